@@ -1,0 +1,1 @@
+"""Lifelong instruction tuning of vision-language models."""
