@@ -1,0 +1,112 @@
+"""The LoRA adapter: attaching a fresh one, saving it, loading it back and checking that every weight arrived."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from liit.errors import InputError
+from liit.model.fingerprint import hash_file
+from liit.model.vlm import VLM
+
+WEIGHTS = "adapter_model.safetensors"
+PRESETS = ("language-linear", "language-and-projector-linear")
+
+
+def target_modules(vlm: VLM, wanted: str | Sequence[str]) -> list[str]:
+    """Full names of the linear layers that get LoRA factors, in the model's own order.
+
+    Args:
+        vlm: the model.
+        wanted: ``language-linear`` (every linear layer of the decoder), ``language-and-projector-linear`` (those and
+            the layers between vision tower and decoder), a regular expression on full names, or a list of name ends.
+
+    Raises:
+        InputError: nothing matches.
+    """
+    linear = [name for name, module in vlm.base.named_modules() if isinstance(module, nn.Linear)]
+    if wanted in PRESETS:
+        names = [name for name in linear if name.startswith(vlm.layers_name + ".")]
+        if wanted == "language-and-projector-linear":
+            names += [name for name in linear if re.search(r"projector|connector|merger", name)]
+    elif isinstance(wanted, str):
+        names = [name for name in linear if re.fullmatch(wanted, name)]
+    else:
+        names = [name for name in linear if any(name == end or name.endswith(f".{end}") for end in wanted)]
+    if not names:
+        raise InputError(
+            f"lora.target_modules: {wanted!r} matches no linear layer of {vlm.path}; expected {' or '.join(PRESETS)}, "
+            f"a regular expression or name ends such as {linear[-1].rpartition('.')[2]!r}"
+        )
+    return names
+
+
+def attach_lora(
+    vlm: VLM, *, r: int, alpha: float, dropout: float = 0.0, modules: str | Sequence[str] = PRESETS[0], seed: int = 0
+) -> None:
+    """Attach a fresh adapter (B = 0, so the model's outputs do not change yet).
+
+    Args:
+        vlm: the model, without an adapter.
+        r: rank of the factors.
+        alpha: the update is scaled by ``alpha / r``.
+        dropout: on the input of A, while training.
+        modules: see `target_modules`.
+        seed: of the initial A.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    names = target_modules(vlm, modules)
+    pattern = "|".join(re.escape(name) for name in names)  # a list would be kept as a set, in no fixed order
+    config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=f"({pattern})", bias="none")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vlm.model = get_peft_model(vlm.base, config)
+    vlm.model.eval()
+    vlm.adapter_id = "fresh-" + str(seed)
+
+
+def save_adapter(vlm: VLM, directory: Path) -> str:
+    """Write the adapter as safetensors and return its hash."""
+    vlm.model.save_pretrained(directory, safe_serialization=True)
+    vlm.adapter_id = hash_file(directory / WEIGHTS)
+    return vlm.adapter_id
+
+
+def load_adapter(vlm: VLM, directory: Path) -> None:
+    """Put a saved adapter on the model, trainable, replacing the one that is there.
+
+    Raises:
+        InputError: no adapter there, or its weights are not exactly the ones that this model expects.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+
+    file = directory / WEIGHTS
+    if not file.is_file():
+        raise InputError(f"adapter: {directory} holds no {WEIGHTS}; expected a directory written by liit train")
+    base: Any = vlm.model.unload() if hasattr(vlm.model, "peft_config") else vlm.model
+    vlm.model = PeftModel.from_pretrained(base, directory, is_trainable=True)
+    saved, loaded = load_file(file), get_peft_model_state_dict(vlm.model)
+    wrong = sorted(set(saved) ^ set(loaded)) or [
+        name for name, value in saved.items() if not torch.equal(value, loaded[name].cpu().to(value.dtype))
+    ]
+    if wrong:
+        raise InputError(f"adapter: {len(wrong)} weights of {directory} do not fit {vlm.path}, first {wrong[0]}")
+    vlm.model.eval()
+    vlm.adapter_id = hash_file(file)
+
+
+def lora_parameters(vlm: VLM, layers: Sequence[int] | None = None) -> dict[str, nn.Parameter]:
+    """The adapter's parameters by name, in the model's order; of the given decoder layers only, if any are given."""
+    prefixes = None if layers is None else tuple(f"{vlm.layers_name}.{layer}." for layer in layers)
+    return {
+        name: parameter
+        for name, parameter in vlm.base.named_parameters()
+        if ".lora_" in name and (prefixes is None or name.startswith(prefixes))
+    }

@@ -1,0 +1,175 @@
+"""One loaded vision-language model: the network, its processor, and the few places in it that liit touches."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from liit.errors import InputError
+from liit.model.fingerprint import hash_directory
+
+BUILTIN = "builtin:"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class VLM:
+    """A Hugging Face image-text-to-text model with its processor.
+
+    Attributes:
+        model: the network; a ``PeftModel`` once an adapter is attached.
+        processor: its processor, with a chat template.
+        path: what the user named (a directory, a hub name or ``builtin:demo``).
+        base_id: hex hash of the base weights; part of every feature key.
+        max_length: longest sequence in tokens; longer rows are refused by id, never truncated.
+    """
+
+    model: Any
+    processor: Any
+    path: str
+    base_id: str
+    max_length: int = 2048
+    adapter_id: str = field(default="")
+
+    @property
+    def tokenizer(self) -> Any:
+        """The processor's tokenizer."""
+        return self.processor.tokenizer
+
+    @property
+    def checkpoint_id(self) -> str:
+        """Hex hash of base weights and adapter together: what makes two feature matrices comparable."""
+        return f"{self.base_id[:16]}-{self.adapter_id[:16] or 'base'}"
+
+    @property
+    def base(self) -> Any:
+        """The network without the adapter's wrapper (its linear layers may carry LoRA)."""
+        return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+
+    @property
+    def backbone(self) -> Any:
+        """Everything below the language-model head; its first output is the last hidden state (N, T, d)."""
+        return self.base.model
+
+    @property
+    def lm_head(self) -> nn.Module:
+        """The head that turns hidden states into logits."""
+        head = self.base.get_output_embeddings()
+        if not isinstance(head, nn.Module):
+            raise InputError(f"model: {self.path} has no output embeddings; expected a causal language-model head")
+        return head
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return next(self.base.parameters()).device
+
+    @property
+    def text_config(self) -> Any:
+        """The language model's configuration."""
+        return self.base.config.get_text_config()
+
+    @cached_property
+    def layers_name(self) -> str:
+        """Dotted name, inside ``base``, of the list of decoder layers."""
+        count = self.text_config.num_hidden_layers
+        names = [
+            name
+            for name, module in self.base.named_modules()
+            if isinstance(module, nn.ModuleList) and len(module) == count and name.endswith("layers")
+        ]
+        language = [name for name in names if not re.search(r"vision|visual|image", name)]
+        if len(language) != 1:
+            raise InputError(
+                f"model: found {len(language)} lists of {count} decoder layers in {self.path} ({', '.join(names)}); "
+                "expected exactly one language model"
+            )
+        return language[0]
+
+    @property
+    def decoder_layers(self) -> nn.ModuleList:
+        """The language model's decoder layers, first to last."""
+        layers = self.base.get_submodule(self.layers_name)
+        assert isinstance(layers, nn.ModuleList)
+        return layers
+
+    @property
+    def image_token_id(self) -> int:
+        """Token id that stands for one image feature."""
+        for name in ("image_token_id", "image_token_index"):
+            value = getattr(self.base.config, name, None)
+            if value is not None:
+                return int(value)
+        return int(self.processor.image_token_id)
+
+
+def load_vlm(
+    path: str,
+    *,
+    dtype: str = "float32",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    max_length: int = 2048,
+    device: str | None = None,
+) -> VLM:
+    """Load a model and its processor, frozen and in evaluation mode.
+
+    Args:
+        path: ``builtin:demo``, a directory, or a Hugging Face hub name.
+        dtype: parameter type, one of float32, bfloat16, float16.
+        revision: hub revision.
+        trust_remote_code: run code that comes with the weights; off unless the user asks.
+        max_length: longest sequence in tokens.
+        device: where to put it; the first GPU when there is one, else the CPU.
+
+    Raises:
+        InputError: unknown dtype, or nothing loadable at ``path``.
+    """
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    if dtype not in DTYPES:
+        raise InputError(f"model.dtype: got {dtype!r}, expected one of {', '.join(DTYPES)}")
+    location = _resolve(path)
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(
+            location, dtype=DTYPES[dtype], use_safetensors=True, **options
+        )
+        processor = AutoProcessor.from_pretrained(location, **options)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"model.path: cannot load {path!r} ({reason}); expected {BUILTIN}demo, a directory or a hub name of an "
+            "image-text-to-text model with safetensors weights"
+        ) from error
+    if getattr(processor, "chat_template", None) is None:
+        raise InputError(f"model.path: the processor of {path!r} has no chat template; liit needs one")
+    target = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(target).eval().requires_grad_(False)
+    base_id = hash_directory(Path(location)) if Path(location).is_dir() else _hub_id(path, model)
+    return VLM(model, processor, path, base_id, max_length)
+
+
+def _resolve(path: str) -> str:
+    if not path.startswith(BUILTIN):
+        return path
+    if path != f"{BUILTIN}demo":
+        raise InputError(f"model.path: got {path!r}, but the only built-in model is {BUILTIN}demo")
+    from liit.demo.vlm import base_directory
+
+    return str(base_directory())
+
+
+def _hub_id(path: str, model: Any) -> str:
+    import hashlib
+
+    commit = getattr(model.config, "_commit_hash", None)
+    if commit is None:
+        raise InputError(f"model.path: cannot tell which revision of {path!r} was loaded; name a directory or a revision")
+    return hashlib.sha256(f"{path}@{commit}".encode()).hexdigest()
