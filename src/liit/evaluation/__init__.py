@@ -1,0 +1,1 @@
+"""Generation, metrics per answer type, the accuracy matrix, gain and forgetting."""
