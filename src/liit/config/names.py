@@ -1,0 +1,75 @@
+"""The names a continuum file may use, and what to say about one that is not among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+
+SCALAR_FEATURES = (
+    "log_perplexity",
+    "el2n",
+    "entropy",
+    "image_grounding",
+    "grad_norm",
+    "blind_log_perplexity",
+    "n_answer_tokens",
+)
+
+
+def unknown_name(kind: str, given: str, known: Iterable[str]) -> str:
+    """Say in one line that a name is not known, with the nearest one that is.
+
+    Args:
+        kind: What is named, for example "metric".
+        given: The name that was given.
+        known: Every name that would have been right.
+
+    Returns:
+        For example: unknown metric 'exact'; did you mean 'exact-match'? (known: chrf, exact-match)
+    """
+    names = sorted(known)
+    near = nearest(given, names)
+    hint = f"; did you mean '{near}'?" if near else ""
+    return f"unknown {kind} '{given}'{hint} (known: {', '.join(names)})"
+
+
+def nearest(given: str, known: Iterable[str]) -> str | None:
+    """Return the known name that looks most like the given one, or None when none does."""
+    return next(iter(get_close_matches(given.lower(), list(known), n=1, cutoff=0.5)), None)
+
+
+def one_of(kind: str, names: Callable[[], Iterable[str]]) -> Callable[[str], str]:
+    """Make a pydantic validator that accepts only known names.
+
+    Args:
+        kind: What is named, used in the message.
+        names: Called at validation, not before, so that a registry in a heavy module is imported only when needed.
+
+    Returns:
+        A function that returns its argument, or raises ValueError with the nearest match and the list.
+    """
+
+    def check(given: str) -> str:
+        known = tuple(names())
+        if given not in known:
+            raise ValueError(unknown_name(kind, given, known))
+        return given
+
+    return check
+
+
+def methods() -> tuple[str, ...]:
+    """Return the names of the lifelong methods."""
+    return ("adapt-inf", "lite-adapt-inf", "replay", "sequential", "multitask")
+
+
+def formats() -> tuple[str, ...]:
+    """Return the names of the dataset formats that can be ingested."""
+    return ("llava-json", "messages")
+
+
+def metrics() -> tuple[str, ...]:
+    """Return the names of the evaluation metrics."""
+    from liit.evaluation.metrics import metrics as registered
+
+    return tuple(registered())

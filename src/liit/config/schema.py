@@ -1,0 +1,298 @@
+"""The continuum file as types: every key, its default, and what it may be.
+
+Values are strict: `epochs: "3"`, `epochs: true` and `epochs: 3.0` are errors, not threes. Everything is frozen, so a
+`Continuum` can be passed around, compared and hashed.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from liit.config import names
+
+BUILTIN_MODELS = ("builtin:demo",)
+Items = TypeVar("Items", bound=tuple[object, ...])
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+def _safe_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text):
+        raise ValueError(
+            f"got '{text}', expected a name that can be part of a file name: "
+            "letters, digits, '.', '_' and '-', at most 64 of them, the first a letter or digit"
+        )
+    return text
+
+
+def _resolve(path: Path, info: ValidationInfo) -> Path:
+    """Make a path absolute, taking it from the folder of the continuum file (or the working directory without one)."""
+    base = (info.context or {}).get("base", Path.cwd())
+    return Path(base, path.expanduser()).resolve()
+
+
+def _resolve_model(path: str, info: ValidationInfo) -> str:
+    """Keep `builtin:` names and hub ids; make everything that is a path absolute."""
+    if path.startswith("builtin:"):
+        if path not in BUILTIN_MODELS:
+            raise ValueError(names.unknown_name("built-in model", path, BUILTIN_MODELS))
+        return path
+    local = _resolve(Path(path), info)
+    return str(local) if path.startswith(("/", ".", "~")) or local.exists() else path
+
+
+def _some(items: Items) -> Items:
+    # Not Field(min_length=1): pydantic counts only the valid items, so one wrong item would be reported twice.
+    if not items:
+        raise ValueError("got an empty list, expected at least one item")
+    return items
+
+
+def _regex_or_names(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    if isinstance(value, str):
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"got '{value}', expected a regular expression, but {error}") from error
+    return value
+
+
+def _ascending(grid: tuple[int, ...]) -> tuple[int, ...]:
+    if list(grid) != sorted(set(grid)):
+        raise ValueError(f"got {list(grid)}, expected different numbers in ascending order")
+    return grid
+
+
+def _different(items: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(items)) != len(items):
+        raise ValueError(f"got {list(items)}, expected each name once")
+    return items
+
+
+FileName = Annotated[str, AfterValidator(_safe_name)]
+LocalPath = Annotated[Path, AfterValidator(_resolve)]
+Text = Annotated[str, Field(min_length=1)]
+Method = Annotated[str, AfterValidator(names.one_of("method", names.methods))]
+Format = Annotated[str, AfterValidator(names.one_of("format", names.formats))]
+Metric = Annotated[str, AfterValidator(names.one_of("metric", names.metrics))]
+Expert = Annotated[str, AfterValidator(names.one_of("expert", lambda: names.SCALAR_FEATURES))]
+Layer = Literal["middle"] | NonNegativeInt
+Layers = Literal["middle", "all"] | NonNegativeInt | Annotated[tuple[NonNegativeInt, ...], AfterValidator(_some)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class ModelSettings(_Section):
+    """Which vision-language model is tuned, and how it is loaded."""
+
+    path: Annotated[str, Field(min_length=1), AfterValidator(_resolve_model)] = Field(
+        description="a Hugging Face model id, a folder with a checkpoint, or builtin:demo"
+    )
+    dtype: Dtype = Field("float32", description="type of the frozen weights")
+    revision: str | None = Field(None, description="commit or tag of the model on the hub")
+    trust_remote_code: bool = Field(
+        False, description="run code that comes with the checkpoint; off unless you trust it"
+    )
+    max_length: PositiveInt = Field(2048, description="longest sample in tokens, image tokens included")
+
+
+class LoraSettings(_Section):
+    """The trainable part of the model: low-rank adapters on the language model."""
+
+    r: PositiveInt = Field(128, description="rank")
+    alpha: PositiveFloat = Field(256.0, description="scale; the update is multiplied by alpha / r")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.05, description="dropout before the adapter, in training only"
+    )
+    target_modules: Annotated[
+        str | Annotated[tuple[Text, ...], AfterValidator(_some)], AfterValidator(_regex_or_names)
+    ] = Field(
+        "language-linear",
+        description="language-linear (every linear layer of the language model), a list of names, or a regex",
+    )
+    adapter: Literal["continue"] = Field(
+        "continue", description="continue: every step trains the adapter of the last step on"
+    )
+
+
+class TrainingSettings(_Section):
+    """How one step is trained."""
+
+    epochs: PositiveInt = Field(1, description="passes over the selection")
+    batch_size: PositiveInt = Field(16, description="samples per optimizer step")
+    learning_rate: PositiveFloat = Field(2e-4, description="peak learning rate")
+    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon: Muon for matrices, AdamW for the rest")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="after the warm-up, anew at each step"
+    )
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.03, description="share of the optimizer steps that warm up"
+    )
+    weight_decay: NonNegativeFloat = Field(0.0, description="decoupled weight decay")
+    max_grad_norm: PositiveFloat = Field(1.0, description="gradients are clipped to this norm")
+    autocast: Literal["bfloat16", "float16"] | None = Field(
+        None, description="type of the arithmetic, when not the weights'"
+    )
+    multitask_epochs: PositiveInt | None = Field(
+        None, description="epochs of the multitask reference, which trains once on everything; null: as epochs"
+    )
+
+
+class FeatureSettings(_Section):
+    """What the extraction pass computes for each sample."""
+
+    layers: Layers = Field(
+        "middle", description="decoder layers whose gradients are taken: middle, all, a number or a list"
+    )
+    dim: PositiveInt = Field(8192, description="numbers in the sketch of one gradient")
+    blind: Literal["drop", "zeros"] = Field(
+        "drop", description="how image grounding takes the image away: drop removes it, zeros blackens it"
+    )
+    batch_tokens: PositiveInt = Field(1024, description="tokens per batch; changes speed and memory, not results")
+    embedding_layer: Layer = Field("middle", description="decoder layer whose mean hidden state is the embedding")
+    dtype: Literal["float16", "float32"] = Field("float16", description="type of vectors on disk")
+
+
+class SelectionSettings(_Section):
+    """How `adapt-inf` and `lite-adapt-inf` choose."""
+
+    expert: Literal["entropy"] = Field("entropy", description="entropy: each cluster uses its most spread-out score")
+    k: PositiveInt | None = Field(None, description="number of clusters; null: chosen from k_grid at every step")
+    k_grid: Annotated[tuple[PositiveInt, ...], AfterValidator(_some), AfterValidator(_ascending)] = Field(
+        tuple(range(5, 51, 5)), description="numbers of clusters to try"
+    )
+    bins: PositiveInt = Field(50, description="bins of score histograms")
+    trim: Annotated[float, Field(ge=0, lt=0.5)] = Field(
+        0.05, description="share of scores set aside at each end as outliers"
+    )
+    experts: Annotated[tuple[Expert, ...], AfterValidator(_some), AfterValidator(_different)] = Field(
+        ("log_perplexity", "el2n", "entropy", "image_grounding", "grad_norm"), description="the scores that compete"
+    )
+
+
+class PruningSettings(_Section):
+    """What `lite-adapt-inf` lets go for good."""
+
+    pool_size: PositiveInt | None = Field(None, description="samples that stay in the pool; lite-adapt-inf needs it")
+
+
+class EvaluationSettings(_Section):
+    """How answers are generated."""
+
+    batch_size: PositiveInt = Field(64, description="questions per batch; changes speed and memory, not results")
+    max_new_tokens: PositiveInt = Field(32, description="longest answer in tokens")
+
+
+class TrainSet(_Section):
+    """One dataset that arrives at a step."""
+
+    path: LocalPath = Field(description="the data file")
+    format: Format = Field("llava-json", description="how the file is written")
+    images: LocalPath | None = Field(None, description="folder that image paths start from; null: the data file's own")
+    source: Text = Field("", description="name of the dataset in reports; the step's name unless given")
+
+
+class EvaluationSet(_Section):
+    """Questions that measure one skill."""
+
+    skill: Text = Field(description="name of the skill, once in the whole file")
+    path: LocalPath = Field(description="the file with questions and reference answers")
+    metric: Metric = Field(description="how an answer is compared with the reference")
+    format: Format = Field("llava-json", description="how the file is written")
+    images: LocalPath | None = Field(None, description="folder that image paths start from; null: the data file's own")
+
+
+class Step(_Section):
+    """One arrival of data, with the skills it introduces."""
+
+    name: FileName = Field(description="part of a folder name, once in the file")
+    train: Annotated[tuple[TrainSet, ...], AfterValidator(_some)] = Field(description="the datasets that arrive")
+    evaluation: tuple[EvaluationSet, ...] = Field((), description="the skills that this step introduces")
+
+    @field_validator("train")
+    @classmethod
+    def _source_is_the_step_unless_named(
+        cls, train: tuple[TrainSet, ...], info: ValidationInfo
+    ) -> tuple[TrainSet, ...]:
+        name = info.data.get("name", "")  # absent when the name itself is wrong, which is then the error shown
+        return tuple(item if item.source else item.model_copy(update={"source": name}) for item in train)
+
+
+class Continuum(_Section):
+    """A whole continuum: what arrives when, and how the model is kept learning."""
+
+    name: FileName = Field(description="name of the continuum")
+    seed: NonNegativeInt = Field(0, description="everything random follows from it")
+    budget: PositiveInt = Field(description="samples trained on at each step")
+    method: Method = Field("adapt-inf", description="selector, pruner and training under one name; see `liit methods`")
+    model: ModelSettings = Field(description="the model that is tuned")
+    lora: LoraSettings = Field(default_factory=LoraSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    features: FeatureSettings = Field(default_factory=FeatureSettings)
+    selection: SelectionSettings = Field(default_factory=SelectionSettings)
+    pruning: PruningSettings = Field(default_factory=PruningSettings)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    steps: Annotated[tuple[Step, ...], AfterValidator(_some)] = Field(description="the arrivals, in order")
+    unseen: tuple[EvaluationSet, ...] = Field((), description="skills that no step teaches")
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        seen: dict[str, int] = {}
+        for number, step in enumerate(self.steps):
+            # Compared without case: some file systems would put both steps into one folder.
+            first = seen.setdefault(step.name.casefold(), number)
+            if first != number:
+                raise MisplacedError(
+                    ("steps", number, "name"),
+                    f"step name '{step.name}' is taken by step {first + 1}; names must differ",
+                )
+        skills: set[str] = set()
+        for key, item in self.evaluation_sets():
+            if item.skill in skills:
+                raise MisplacedError(
+                    (*key, "skill"), f"skill '{item.skill}' is measured twice; give each skill one entry"
+                )
+            skills.add(item.skill)
+        return self
+
+    @model_validator(mode="after")
+    def _pruning_has_a_size(self) -> Self:
+        if self.method == "lite-adapt-inf" and self.pruning.pool_size is None:
+            raise MisplacedError(
+                ("method",), "lite-adapt-inf prunes the pool and needs its size: set pruning.pool_size to a number"
+            )
+        return self
+
+    def evaluation_sets(self) -> list[tuple[tuple[str | int, ...], EvaluationSet]]:
+        """Return every evaluation set with its key path, steps first, then the unseen skills."""
+        taught = [
+            (("steps", number, "evaluation", index), item)
+            for number, step in enumerate(self.steps)
+            for index, item in enumerate(step.evaluation)
+        ]
+        return [*taught, *((("unseen", index), item) for index, item in enumerate(self.unseen))]
+
+
+class MisplacedError(ValueError):
+    """A rule between keys is broken; carries the key to point at."""
+
+    def __init__(self, key: tuple[str | int, ...], message: str) -> None:
+        super().__init__(message)
+        self.key = key
