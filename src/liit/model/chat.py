@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 
-from liit.data.sample import ImageRef, Message, Sample
+from liit.data.sample import IMAGE_TAG, ImageRef, Message, Sample
 from liit.errors import InputError
 from liit.model.fingerprint import hash_settings
 from liit.model.vlm import VLM
 
-IMAGE_TAG = "<image>"
+
+
+EXIF_ORIENTATION = 0x0112
 
 
 class RowRefusedError(InputError):
@@ -158,7 +161,7 @@ class ChatEncoder:
         """What one image tag becomes; depends on the image's size only, so it is asked once per size."""
         from PIL import Image
 
-        size = image.size
+        size = _size(image)
         if size not in self._expansions:
             blank = [Image.new("RGB", size)]
             inputs = self.processor.image_processor(images=blank, return_tensors="pt")
@@ -169,6 +172,16 @@ class ChatEncoder:
 def without_images(messages: Sequence[Message]) -> tuple[Message, ...]:
     """The same conversation with every image tag taken out."""
     return tuple(Message(m.role, m.text.replace(f"{IMAGE_TAG}\n", "").replace(IMAGE_TAG, "").strip()) for m in messages)
+
+
+def _size(image: ImageRef) -> tuple[int, int]:
+    """Width and height from the file's header, without decoding the pixels."""
+    from PIL import Image
+
+    with Image.open(BytesIO(image.data) if image.data is not None else image.path) as opened:
+        width, height = opened.size
+        turned = opened.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    return (height, width) if turned else (width, height)
 
 
 def _parts(text: str) -> list[dict[str, Any]]:

@@ -52,9 +52,8 @@ class Pixels:
 class BlankPixels:
     """Zeros in place of every image (``blind: zeros``, as the official code does)."""
 
-    def __init__(self, inner: VisionInputs, vlm: VLM) -> None:
+    def __init__(self, vlm: VLM) -> None:
         self.pixels = Pixels(vlm)
-        del inner
 
     def inputs(self, images: Sequence[ImageRef]) -> dict[str, Tensor]:
         """The shapes of the real inputs with every float set to zero."""

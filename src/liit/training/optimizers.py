@@ -1,0 +1,76 @@
+"""Optimizers by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Muon, Optimizer
+
+
+class MuonAdamW(Optimizer):
+    """Muon for matrices, AdamW for everything else, as one optimizer.
+
+    Muon (Jordan et al. 2024) orthogonalises the momentum of a weight matrix. Embeddings, heads, norms and biases keep
+    AdamW, as its authors advise. Both use the learning rate that the schedule gives; Muon's update is scaled to the
+    size of AdamW's ("match_rms_adamw"), so one learning rate fits both.
+
+    Args:
+        matrices: two-dimensional parameters for Muon.
+        rest: the others.
+        lr: learning rate.
+        weight_decay: decoupled weight decay.
+    """
+
+    def __init__(
+        self, matrices: Iterable[nn.Parameter], rest: Iterable[nn.Parameter], lr: float, weight_decay: float
+    ) -> None:
+        self.parts: list[Optimizer] = []
+        if matrices := list(matrices):
+            self.parts.append(Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+        if rest := list(rest):
+            self.parts.append(AdamW(rest, lr=lr, weight_decay=weight_decay))
+        super().__init__([{"params": [*matrices, *rest]}], {"lr": lr})
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Take one step with both."""
+        loss = closure() if closure is not None else None
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both parts' states."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore both parts; the groups stay the ones that a schedule already holds."""
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+def make_optimizer(model: nn.Module, name: str, lr: float, weight_decay: float) -> Optimizer:
+    """The optimizer for a model's trainable parameters.
+
+    Args:
+        model: parameters with ``requires_grad`` are optimised.
+        name: ``adamw`` or ``muon``.
+        lr: peak learning rate.
+        weight_decay: decoupled weight decay.
+    """
+    trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    if name == "adamw":
+        return AdamW(trainable.values(), lr=lr, weight_decay=weight_decay)
+    words = ("embed_tokens", "lm_head")
+    matrices = {n for n, p in trainable.items() if p.ndim == 2 and not any(word in n for word in words)}
+    return MuonAdamW(
+        [p for n, p in trainable.items() if n in matrices],
+        [p for n, p in trainable.items() if n not in matrices],
+        lr,
+        weight_decay,
+    )
