@@ -56,12 +56,8 @@ class Commit:
 
 def latest_version(folder: Path) -> int:
     """Highest committed version, 0 when there is none."""
-    names = [name for name in _names(folder) if name.endswith(".json") and name[:-5].isdigit()]
-    return max((int(name[:-5]) for name in names), default=0)
-
-
-def _names(folder: Path) -> list[str]:
-    return os.listdir(folder) if folder.is_dir() else []
+    files = folder.glob("*.json") if folder.is_dir() else ()
+    return max((int(file.stem) for file in files if file.stem.isdigit()), default=0)
 
 
 def read_commit(folder: Path, version: int) -> Commit:
@@ -155,7 +151,8 @@ def write_lock(folder: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
             except BlockingIOError as error:
                 if time.monotonic() >= until:
                     raise InputError(
-                        f"pool {str(folder)!r} is being written by another process (waited {seconds:g} s); try again later"
+                        f"pool {str(folder)!r} is being written by another process "
+                        f"(waited {seconds:g} s); try again when it is done"
                     ) from error
                 time.sleep(0.05)
         yield

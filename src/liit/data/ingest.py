@@ -1,10 +1,10 @@
-"""A dataset file into the pool: every row is checked and ends up in the pool, in the quarantine, or counted as known."""
+"""A dataset file into the pool: every row is checked and ends up in the pool, in quarantine, or counted as known."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -178,15 +178,7 @@ class _Ingest:
     def _add(self, sample: Sample) -> Outcome:
         outcome = self.writer.add(sample)
         if outcome == "conflict" and self.rename:
-            other = Sample(
-                f"{sample.id}~{sample.content_hash[:16]}",
-                sample.messages,
-                sample.images,
-                sample.source,
-                sample.skill,
-                sample.raw,
-                sample.format,
-            )
+            other = replace(sample, id=f"{sample.id}~{sample.content_hash[:16]}")
             outcome = self.writer.add(other)
             self.renamed += outcome == "added"
         if outcome == "conflict":

@@ -19,7 +19,6 @@ A `Pool` is a snapshot: it follows its own changes, and those of other processes
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -88,16 +87,17 @@ class Pool:
         import lance
 
         path = Path(path)
+        ours = {"lock", "commits", *(Path(table_path(path, name)).name for name in SCHEMAS)}
         try:
             path.mkdir(parents=True, exist_ok=True)
+            strange = sorted({file.name for file in path.iterdir()} - ours)
         except OSError as error:
             raise InputError(f"path: cannot make a pool at {str(path)!r}: {error}") from error
+        if strange:
+            raise InputError(f"path: {str(path)!r} is not empty (it holds {strange[0]!r}); name a new directory")
         with write_lock(path):
             if latest_version(path / "commits"):
                 raise InputError(f"path: {str(path)!r} is a pool already; open it with Pool.open")
-            ours = {"lock", "commits", *(Path(table_path(path, name)).name for name in SCHEMAS)}
-            if strange := sorted(set(os.listdir(path)) - ours):
-                raise InputError(f"path: {str(path)!r} is not empty (it holds {strange[0]!r}); name a new directory")
             for name in ours - {"lock"}:  # left by a creation that was killed
                 shutil.rmtree(path / name, ignore_errors=True)
             for name, schema in SCHEMAS.items():

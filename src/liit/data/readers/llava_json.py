@@ -47,8 +47,10 @@ def _message(turn: object, number: int) -> Message:
 def _images(value: object) -> tuple[ImageSource, ...]:
     if value is None or value == "":
         return ()
-    paths = value if isinstance(value, list) else [value]
-    for path in paths:
-        if not isinstance(path, str):
-            raise RowError("bad-images", f"image is {type(path).__name__}; expected a path or a list of paths")
-    return tuple(ImageSource(path) for path in paths)
+    return tuple(map(_image, value if isinstance(value, list) else [value]))
+
+
+def _image(path: object) -> ImageSource:
+    if not isinstance(path, str):
+        raise RowError("bad-images", f"image is {type(path).__name__}; expected a path or a list of paths")
+    return ImageSource(path)

@@ -1,9 +1,9 @@
 """Hugging Face rows: `messages` with `role` and `content`, `images` beside them; JSON, JSON lines or Parquet.
 
-`content` is a string, or a list of parts `{"type": "text", "text": ...}` and `{"type": "image"}`. A part becomes text
-as it stands; an image part becomes an ``<image>`` tag. Images are what `datasets` writes, `{"bytes", "path"}`, or paths.
-When no message says where the images go (no image part, no tag), they go before the first user message, the convention
-of TRL (`prepare_multimodal_messages`).
+`content` is a string, or a list of parts `{"type": "text", "text": ...}` and `{"type": "image"}`. A text part is kept
+as it stands; an image part becomes an ``<image>`` tag. Images are what `datasets` writes, `{"bytes", "path"}`, or
+paths. When no message says where the images go (no image part, no tag), they go before the first user message, the
+convention of TRL (`prepare_multimodal_messages`).
 """
 
 from __future__ import annotations
