@@ -1,0 +1,117 @@
+"""A matrix read in blocks: gathered in a given row order, as float32, scaled to unit length on the way.
+
+The matrix itself may be float16, float32 or float64, in memory or memory-mapped; only one block at a time is converted,
+so memory is bounded by the block and not by the matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from liit.errors import InputError
+from liit.selection.arrays import AnyArray, Bools, Floats, Ints, Singles
+
+BLOCK_BYTES = 16 << 20
+
+# A BLAS library splits the inner dimension of a product into runs, and where it splits depends on the number of
+# threads. Products no deeper than this are never split, so their bits do not depend on it (checked for OpenBLAS, 1 to
+# 2 threads).
+_DEPTH_SINGLE = 256
+_DEPTH_DOUBLE = 128
+
+
+def product(a: AnyArray, b: AnyArray) -> AnyArray:
+    """Compute a @ b.T with the same bits for any number of BLAS threads.
+
+    Args:
+        a: float32 or float64 [n, d].
+        b: the same dtype, [m, d].
+
+    Returns:
+        [n, m].
+    """
+    depth = _DEPTH_SINGLE if a.dtype == np.float32 else _DEPTH_DOUBLE
+    out: AnyArray = a[:, :depth] @ b[:, :depth].T
+    for start in range(depth, a.shape[1], depth):
+        out += a[:, start : start + depth] @ b[:, start : start + depth].T
+    return out
+
+
+class UnitRows:
+    """Rows of a matrix in a given order, scaled to length 1.
+
+    Rows with a NaN are missing and rows of zeros have no direction; `missing` tells the former, the latter stay zero.
+    Reading the matrix once, at the start, finds the norms; every block after that is one gather, one cast, one product.
+    """
+
+    def __init__(self, matrix: AnyArray, name: str, order: Ints | None = None) -> None:
+        """Measure the rows.
+
+        Args:
+            matrix: [N, d] numbers.
+            name: argument or feature, for messages.
+            order: row numbers; position p of this view is row `order[p]`. None: the rows as they are.
+
+        Raises:
+            InputError: infinite values, or values beyond float32.
+        """
+        self.matrix = matrix
+        self.order = order
+        self.dim = int(matrix.shape[1]) if matrix.ndim == 2 else 0
+        self.norms: Floats = np.empty(len(self))
+        for part in self.parts():
+            self.norms[part] = _norms(self.raw(part), name)
+        self.missing: Bools = np.isnan(self.norms)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            self._scale: Floats = np.where(self.norms > 0, 1.0 / self.norms, 0.0)
+
+    def __len__(self) -> int:
+        return len(self.matrix) if self.order is None else len(self.order)
+
+    def parts(self, rows: int | None = None) -> Iterator[slice]:
+        """Slices of positions that cover the view, each of at most `rows` rows (default: 16 MiB of float32)."""
+        step = rows or max(256, BLOCK_BYTES // (4 * max(1, self.dim)))
+        for start in range(0, len(self), step):
+            yield slice(start, min(start + step, len(self)))
+
+    def raw(self, part: slice | Ints) -> Singles:
+        """The rows at those positions as they are, float32; read-only, it may be the caller's own memory."""
+        block = self.matrix[part] if self.order is None else self.matrix[self.order[part]]
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(block, dtype=np.float32)
+
+    def unit(self, part: slice | Ints) -> Singles:
+        """The rows at those positions, scaled to length 1 (zero rows stay zero, missing rows become zero)."""
+        block = self.raw(part)
+        scale = self._scale[part]
+        if float(np.abs(scale).max(initial=0.0)) > 1e30:  # below float32's range: scale in float64
+            unit = (block.astype(np.float64) * scale[:, None]).astype(np.float32)
+        else:
+            unit = block * scale[:, None].astype(np.float32)
+        gone = self.missing[part]
+        if gone.any():
+            unit[gone] = 0.0
+        return unit
+
+    def select(self, positions: Ints) -> UnitRows:
+        """A view of some positions of this view, without measuring again."""
+        view = object.__new__(UnitRows)
+        view.matrix, view.dim = self.matrix, self.dim
+        view.order = positions if self.order is None else self.order[positions]
+        view.norms, view.missing, view._scale = self.norms[positions], self.missing[positions], self._scale[positions]
+        return view
+
+
+def _norms(block: Singles, name: str) -> Floats:
+    squares = np.einsum("ij,ij->i", block, block).astype(np.float64)
+    # Sums of float32 squares leave the range of float32 below 1e-19 and above 1e19; those few rows again, in float64.
+    doubtful = np.flatnonzero(~((squares > 1e-30) & (squares < 1e30)))
+    if doubtful.size:
+        wide = block[doubtful].astype(np.float64)
+        if np.isinf(wide).any():
+            raise InputError(f"{name} has infinite values (or values beyond float32); use NaN for a missing vector")
+        squares[doubtful] = np.einsum("ij,ij->i", wide, wide)
+    norms: Floats = np.sqrt(squares)
+    return norms
