@@ -1,0 +1,8 @@
+"""The report of one or several runs: a comparison table and a self-contained HTML page."""
+
+from __future__ import annotations
+
+from liit.report.page import write_report
+from liit.report.summary import summary_table, to_csv, to_json, to_rich, to_text
+
+__all__ = ["summary_table", "to_csv", "to_json", "to_rich", "to_text", "write_report"]

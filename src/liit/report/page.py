@@ -1,0 +1,165 @@
+"""The report: one self-contained HTML file about one or several runs of a continuum."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+import liit
+from liit.report import composition
+from liit.report.arrivals import arrivals
+from liit.report.clusters import cluster_steps
+from liit.report.heatmap import heat_css, heat_map
+from liit.report.model import STAGES, Run
+from liit.report.pruned import pruned_steps
+from liit.report.reading import open_pool
+from liit.report.summary import COLUMNS, RARE_SHARE, best_values, is_best, load_compared, rare_skills, summarise
+from liit.report.thumbnails import Gallery
+from liit.report.verdict import verdict
+
+PICTURE_BYTES = 2_600_000
+"""What all thumbnails together may take; with the text the page stays under 4 MB."""
+
+
+def write_report(runs: Sequence[Path], out: Path, reference: Path | None = None) -> Path:
+    """Write the report of one or several runs of the same continuum.
+
+    The file needs no network and no script. Everything that comes from a data set is escaped. It is written beside its
+    target and renamed, so a reader never sees half of it.
+
+    Args:
+        runs: run directories, finished or not.
+        out: the HTML file to write, or a directory, which gets `report.html`.
+        reference: the run whose final accuracies are u[s] in the relative gain; without it a `multitask` run among
+            `runs` serves.
+
+    Returns:
+        The path of the file written.
+
+    Raises:
+        InputError: a directory that is no run, or runs of different continua.
+    """
+    loaded, reference_run = load_compared(runs, reference)
+    target = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _write(target, render(loaded, reference_run))
+    return target
+
+
+def render(runs: tuple[Run, ...], reference: Run | None) -> str:
+    """The page as text; arguments as `liit.report.summary.load_compared` returns them."""
+    environment = Environment(
+        loader=PackageLoader("liit.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"count": _count, "seconds": _seconds}
+    return environment.get_template("report.html").render(_context(runs, reference))
+
+
+def _context(runs: tuple[Run, ...], reference: Run | None) -> dict[str, Any]:
+    rows = summarise(runs, reference)
+    best = best_values(rows)
+    pools = [open_pool(run.path) for run in runs]
+    gallery = Gallery(PICTURE_BYTES)
+    palette = composition.palette(runs)
+    # Clusters before pruned pairs and last steps before earlier ones: the pictures' budget goes to the important first.
+    clusters = [(run, cluster_steps(run, pool, gallery)) for run, pool in zip(runs, pools, strict=True)]
+    pruned = [(run, pruned_steps(run, pool, gallery)) for run, pool in zip(runs, pools, strict=True)]
+    table = [(row, [(column.show(row[column.key]), is_best(row, column, best)) for column in COLUMNS]) for row in rows]
+    return {
+        "version": liit_version(),
+        "css": Markup(_stylesheet()),  # noqa: S704 - our own file and computed colours, nothing from data
+        "continuum": runs[0].continuum,
+        "runs": runs,
+        "facts": _facts(runs),
+        "verdict": verdict(runs, rows),
+        "columns": COLUMNS,
+        "table": table,
+        "reference": reference,
+        "gain_skills": _gain_note(rows),
+        "rare": rare_skills(runs),
+        "rare_share": f"{100 * RARE_SHARE:g} %",
+        "heat_maps": [(run, heat_map(run)) for run in runs],
+        "wrong_format": _wrong_format(runs),
+        "last_charts": composition.last_step_charts(runs, palette),
+        "step_charts": [(run, composition.step_charts(run, palette)) for run in runs],
+        "lift": composition.lift_table(runs),
+        "clusters": [(run, steps) for run, steps in clusters if steps],
+        "pruned": [(run, steps) for run, steps in pruned if steps],
+        "arrivals": arrivals(runs, pools),
+        "time": composition.time_bars(runs, STAGES),
+        "gallery": gallery,
+    }
+
+
+def liit_version() -> str:
+    """The version that writes the report."""
+    return str(getattr(liit, "__version__", "unknown"))
+
+
+def _facts(runs: tuple[Run, ...]) -> list[tuple[str, str]]:
+    def each(values: Sequence[object]) -> str:
+        return ", ".join(dict.fromkeys(str(value) for value in values))
+
+    rows = {skill: len(ids) for run in runs for skill, ids in run.final_rows.items()}
+    models = [run.config.get("model") for run in runs]
+    return [
+        ("steps", " → ".join(runs[0].continuum.steps)),
+        ("model", each([model.get("path", "?") if isinstance(model, dict) else model for model in models])),
+        ("budget", each([run.config.get("budget", "?") for run in runs]) + " samples per step"),
+        ("seed", each([run.seed for run in runs])),
+        ("methods", each([run.label for run in runs])),
+        ("evaluation", f"{len(runs[0].continuum.skills)} skills, {_count(sum(rows.values()))} rows"),
+        ("run with liit", each([run.version for run in runs])),
+    ]
+
+
+def _gain_note(rows: Sequence[dict[str, Any]]) -> int:
+    return max((row["relative_gain_skills"] for row in rows), default=0)
+
+
+def _wrong_format(runs: Sequence[Run]) -> list[tuple[Run, int, int, list[tuple[str, int, int]]]]:
+    """Per run: answers of the wrong form, rows, and the skills with most of them."""
+    result = []
+    for run in runs:
+        if not run.wrong_format:
+            continue
+        wrong = sum(count for count, _ in run.wrong_format.values())
+        worst = sorted(((skill, w, n) for skill, (w, n) in run.wrong_format.items() if w), key=lambda item: -item[1])
+        result.append((run, wrong, sum(n for _, n in run.wrong_format.values()), worst[:6]))
+    return result
+
+
+def _stylesheet() -> str:
+    return (Path(__file__).parent / "report.css").read_text(encoding="utf-8") + heat_css()
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}".replace(",", "\u202f")
+
+
+def _seconds(value: float) -> str:
+    if value < 10:
+        return f"{value:.1f} s"
+    return f"{value:.0f} s" if value < 600 else f"{value / 60:.0f} min" if value < 36_000 else f"{value / 3600:.1f} h"
+
+
+def _write(target: Path, text: str) -> None:
+    part = target.with_name(f".{target.name}.part")
+    try:
+        # A data set's text may hold a lone surrogate, which UTF-8 cannot: it becomes "?".
+        with part.open("w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
