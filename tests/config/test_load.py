@@ -171,8 +171,8 @@ MISTAKES = {
         "good.yaml, line 3: model: got 'builtin:demo', expected keys",
     ),
     "wrong item in a union": (
-        ("training:", "features: {layers: [1, -2]}\ntraining:"),
-        "good.yaml, line 4: features.layers: got -2, expected greater than or equal to 0",
+        ("training:", "features: {layers: [1, two]}\ntraining:"),
+        "good.yaml, line 4: features.layers: got 'two', expected a whole number",
     ),
     "wrong value for a union": (
         ("training:", "features: {layers: last}\ntraining:"),
