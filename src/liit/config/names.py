@@ -5,16 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
-SCALAR_FEATURES = (
-    "log_perplexity",
-    "el2n",
-    "entropy",
-    "image_grounding",
-    "grad_norm",
-    "blind_log_perplexity",
-    "n_answer_tokens",
-)
-
 
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> str:
     """Say in one line that a name is not known, with the nearest one that is.
@@ -63,9 +53,16 @@ def methods() -> tuple[str, ...]:
     return ("adapt-inf", "lite-adapt-inf", "replay", "sequential", "multitask")
 
 
+def prunes(method: str) -> bool:
+    """Say whether a method cuts the pool and so needs to know its size."""
+    return method == "lite-adapt-inf"
+
+
 def formats() -> tuple[str, ...]:
     """Return the names of the dataset formats that can be ingested."""
-    return ("llava-json", "messages")
+    from liit.data.readers import formats as registered
+
+    return tuple(registered())
 
 
 def metrics() -> tuple[str, ...]:
@@ -73,3 +70,17 @@ def metrics() -> tuple[str, ...]:
     from liit.evaluation.metrics import metrics as registered
 
     return tuple(registered())
+
+
+def experts() -> tuple[str, ...]:
+    """Return the names of the scores that can compete for a cluster, the user's own included."""
+    from liit.selection import experts as registered
+
+    return tuple(registered())
+
+
+def expert_modes() -> tuple[str, ...]:
+    """Return the ways to decide between experts."""
+    from liit.selection.adapt_infinity import MODES
+
+    return MODES

@@ -90,9 +90,10 @@ Text = Annotated[str, Field(min_length=1)]
 Method = Annotated[str, AfterValidator(names.one_of("method", names.methods))]
 Format = Annotated[str, AfterValidator(names.one_of("format", names.formats))]
 Metric = Annotated[str, AfterValidator(names.one_of("metric", names.metrics))]
-Expert = Annotated[str, AfterValidator(names.one_of("expert", lambda: names.SCALAR_FEATURES))]
-Layer = Literal["middle"] | NonNegativeInt
-Layers = Literal["middle", "all"] | NonNegativeInt | Annotated[tuple[NonNegativeInt, ...], AfterValidator(_some)]
+Expert = Annotated[str, AfterValidator(names.one_of("expert", names.experts))]
+ExpertMode = Annotated[str, AfterValidator(names.one_of("way to choose an expert", names.expert_modes))]
+Layer = Literal["middle"] | int
+Layers = Literal["middle", "all"] | int | Annotated[tuple[int, ...], AfterValidator(_some)]
 
 
 class _Section(BaseModel):
@@ -125,7 +126,7 @@ class LoraSettings(_Section):
         str | Annotated[tuple[Text, ...], AfterValidator(_some)], AfterValidator(_regex_or_names)
     ] = Field(
         "language-linear",
-        description="language-linear (every linear layer of the language model), a list of names, or a regex",
+        description="language-linear, language-and-projector-linear, a list of name ends, or a regex on full names",
     )
     adapter: Literal["continue"] = Field(
         "continue", description="continue: every step trains the adapter of the last step on"
@@ -159,7 +160,7 @@ class FeatureSettings(_Section):
     """What the extraction pass computes for each sample."""
 
     layers: Layers = Field(
-        "middle", description="decoder layers whose gradients are taken: middle, all, a number or a list"
+        "middle", description="decoder layers whose gradients are taken: middle, all, a number (-1: the last) or a list"
     )
     dim: PositiveInt = Field(8192, description="numbers in the sketch of one gradient")
     blind: Literal["drop", "zeros"] = Field(
@@ -173,7 +174,11 @@ class FeatureSettings(_Section):
 class SelectionSettings(_Section):
     """How `adapt-inf` and `lite-adapt-inf` choose."""
 
-    expert: Literal["entropy"] = Field("entropy", description="entropy: each cluster uses its most spread-out score")
+    expert: ExpertMode = Field(
+        "entropy",
+        description="entropy: each cluster uses its most spread-out score; rank-average: the mean rank over all; "
+        "mixture: all share each cluster's budget",
+    )
     k: PositiveInt | None = Field(None, description="number of clusters; null: chosen from k_grid at every step")
     k_grid: Annotated[tuple[PositiveInt, ...], AfterValidator(_some), AfterValidator(_ascending)] = Field(
         tuple(range(5, 51, 5)), description="numbers of clusters to try"
@@ -274,9 +279,9 @@ class Continuum(_Section):
 
     @model_validator(mode="after")
     def _pruning_has_a_size(self) -> Self:
-        if self.method == "lite-adapt-inf" and self.pruning.pool_size is None:
+        if names.prunes(self.method) and self.pruning.pool_size is None:
             raise MisplacedError(
-                ("method",), "lite-adapt-inf prunes the pool and needs its size: set pruning.pool_size to a number"
+                ("method",), f"{self.method} prunes the pool and needs its size: set pruning.pool_size to a number"
             )
         return self
 
