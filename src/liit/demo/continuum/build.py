@@ -20,6 +20,7 @@ from liit.demo.continuum.plan import MESSAGES_STEPS, SKILLS, STEPS, UNSEEN, Skil
 from liit.demo.continuum.rows import Row, Split, stream, write_llava, write_messages
 from liit.demo.continuum.statistics import RULE, blind_score, near_duplicates
 from liit.demo.continuum.store import ImageStore
+from liit.errors import InputError
 
 PACKAGES = (
     "countryinfo",
@@ -89,7 +90,7 @@ def cached_continuum(cache_dir: Path | None = None, seed: int = 0) -> Path:
         return out / "continuum.yaml"
     try:
         return build_continuum(out, seed)
-    except OSError:
+    except (InputError, OSError):
         # Another process finished the same directory first; what it wrote is what this one would have written.
         if (out / "continuum.yaml").exists():
             return out / "continuum.yaml"

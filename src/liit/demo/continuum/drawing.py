@@ -30,15 +30,7 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "purple": (170, 120, 208),
     "orange": (240, 158, 80),
 }
-TINTS: tuple[tuple[int, int, int], ...] = (
-    (20, 20, 24),
-    (140, 24, 30),
-    (20, 84, 40),
-    (24, 48, 140),
-    (90, 30, 110),
-    (96, 60, 20),
-    (250, 250, 250),
-)
+TINTS: tuple[tuple[int, int, int], ...] = ((16, 16, 20), (130, 16, 24), (12, 72, 34), (16, 36, 130), (252, 252, 252))
 LUMA = (0.299, 0.587, 0.114)
 JITTER = 14
 PRIVATE_USE = 0xF0000
@@ -136,9 +128,9 @@ FACES = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif.ttf", "DejaVuSeri
 
 
 def _ink(rng: np.random.Generator, canvas: Image.Image) -> tuple[int, int, int]:
-    """Return a tint whose luma differs from the canvas's mean by more than a third of the range."""
+    """Return a tint whose luma differs from the canvas's mean by more than 95 of 255."""
     under = np.asarray(canvas.resize((1, 1), Image.Resampling.BOX)).reshape(3).astype(np.float64)
-    return pick(rng, [tint for tint in TINTS if abs(float((np.array(tint) - under) @ LUMA)) > 85])
+    return pick(rng, [tint for tint in TINTS if abs(float((np.array(tint) - under) @ LUMA)) > 95])
 
 
 @cache

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from liit.demo.continuum.rows import Row
+from liit.evaluation.metrics import score_skill
 
 REDRAWN = {"naming-outline": "naming"}
 RULE = (
@@ -35,10 +36,10 @@ def near_duplicates(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def blind_score(train: Sequence[Row], test: Sequence[Row], metric: str) -> float:
-    """Return what is reached without looking: the most frequent training answer to the same question, else to any.
+    """Return what is reached without looking, judged by the skill's metric.
 
-    For boxes the answer is the median training box of the same question, and the result the mean intersection over
-    union.
+    A blind answer is the most frequent training answer to the same question, or to any question of the skill if that
+    one is new. Boxes are all different, so there it is their median, edge by edge.
 
     Args:
         train: Training rows of one skill.
@@ -49,20 +50,15 @@ def blind_score(train: Sequence[Row], test: Sequence[Row], metric: str) -> float
     for row in train:
         by_question[row.question].append(row.answer)
     every = [row.answer for row in train]
-    scores = []
-    for row in test:
-        answers = by_question.get(row.question) or every
-        if metric == "box-iou":
-            median = np.median([json.loads(a)["box"] for a in answers], axis=0)
-            scores.append(iou(median.tolist(), json.loads(row.answer)["box"]))
-        else:
-            scores.append(float(bool(answers) and Counter(answers).most_common(1)[0][0] == row.answer))
-    return round(sum(scores) / len(scores), 4)
+    usual = {"box-iou": _median_box, "boxes-iou": _median_box}.get(metric, _most_frequent)
+    blind = [usual(by_question.get(row.question) or every) for row in test]
+    return round(score_skill(metric, blind, [row.answer for row in test])[0].score, 4)
 
 
-def iou(a: Sequence[float], b: Sequence[float]) -> float:
-    """Return the intersection over union of two boxes (left, top, right, bottom)."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    common = max(0.0, width) * max(0.0, height)
-    return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
+def _most_frequent(answers: Sequence[str]) -> str:
+    return Counter(answers).most_common(1)[0][0]
+
+
+def _median_box(answers: Sequence[str]) -> str:
+    records = [json.loads(answer) for answer in answers]
+    return json.dumps({key: np.median([record[key] for record in records], axis=0).tolist() for key in records[0]})
