@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -162,6 +164,10 @@ MISTAKES = {
         ("training:", "selection: {experts: [el2n, entrpy]}\ntraining:"),
         "good.yaml, line 4: selection.experts.1: unknown expert 'entrpy'; did you mean 'entropy'? (known: ",
     ),
+    "unknown way to choose an expert": (
+        ("training:", "selection: {expert: rank}\ntraining:"),
+        "good.yaml, line 4: selection.expert: unknown way to choose an expert 'rank'; did you mean 'rank-average'? (known: ",
+    ),
     "unknown built-in model": (
         ("builtin:demo", "builtin:dmeo"),
         "good.yaml, line 3: model.path: unknown built-in model 'builtin:dmeo'; did you mean 'builtin:demo'? (known: ",
@@ -228,6 +234,11 @@ MISTAKES = {
 def test_a_mistake_gets_one_clear_line(good: Path, change: tuple[str, str], expected: str) -> None:
     message = message_for(good, *change)
     assert message.startswith(expected)
+
+
+def test_importing_the_configuration_is_light() -> None:
+    code = "import sys, liit.config; print(sorted({'torch', 'transformers', 'lance', 'scipy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
 def test_a_file_that_is_missing_or_not_text_is_named(tmp_path: Path) -> None:
