@@ -166,7 +166,7 @@ MISTAKES = {
     ),
     "unknown way to choose an expert": (
         ("training:", "selection: {expert: rank}\ntraining:"),
-        "good.yaml, line 4: selection.expert: unknown way to choose an expert 'rank'; did you mean 'rank-average'? (known: ",
+        "good.yaml, line 4: selection.expert: unknown way to choose an expert 'rank'; did you mean 'rank-average'?",
     ),
     "unknown built-in model": (
         ("builtin:demo", "builtin:dmeo"),
