@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from liit.selection import adapt_infinity, uniform
+from liit.selection import adapt_infinity, uniform  # noqa: F401  (importing a module registers its selectors)
+from liit.selection._experts import ExpertInfo, experts, register_expert
+from liit.selection._select import select
 from liit.selection.budget import allocate
-from liit.selection.experts import ExpertInfo, experts, register_expert
 from liit.selection.problem import Problem
 from liit.selection.registry import SelectorInfo, register_selector, selectors
 from liit.selection.result import Choice, Selection
 from liit.selection.sampling import score_entropy, stratified_sample
-from liit.selection.select import select
 
 __all__ = [
     "Choice",
@@ -17,7 +17,6 @@ __all__ = [
     "Problem",
     "Selection",
     "SelectorInfo",
-    "adapt_infinity",
     "allocate",
     "experts",
     "register_expert",
@@ -26,5 +25,4 @@ __all__ = [
     "select",
     "selectors",
     "stratified_sample",
-    "uniform",
 ]

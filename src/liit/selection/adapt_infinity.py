@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from liit.errors import InputError
+from liit.selection._experts import ExpertInfo, built_in_experts, expert_scores, find_expert
 from liit.selection.arrays import AnyArray, Floats, Ints, as_count, as_fraction, as_labels, one_of
 from liit.selection.budget import allocate, allocate_weighted
-from liit.selection.experts import ExpertInfo, built_in_experts, expert_scores, find_expert
 from liit.selection.kmeans import DEFAULT_GRID, cluster
 from liit.selection.problem import Problem
 from liit.selection.registry import register_selector

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -32,14 +32,13 @@ class Problem:
         arrival: the rank by which ties at a canonical position are settled.
     """
 
-    def __init__(self, features: Mapping[str, Any], budget: int, seed: int, reads: Iterable[str]) -> None:
+    def __init__(self, features: Mapping[str, Any], budget: int, seed: int) -> None:
         """Check the features and find their canonical order.
 
         Args:
             features: columns by name, with or without "id".
             budget: rows wanted.
             seed: seed.
-            reads: names of the columns the selector may read.
 
         Raises:
             InputError: no column at all, ids repeated or of the wrong shape, columns of different lengths, a budget or
@@ -49,7 +48,6 @@ class Problem:
             raise InputError(f"features must map names to arrays, got {type(features).__name__}")
         self._features = features
         self._cache: dict[str, AnyArray] = {}
-        self._reads = [name for name in dict.fromkeys(reads) if name in features]
         self.seed = as_count(seed, "seed")
         self.n = self._length()
         self.budget = min(as_count(budget, "budget"), self.n)
@@ -128,7 +126,7 @@ class Problem:
         return self._cache[name]
 
     def _length(self) -> int:
-        for name in ("id", *self._reads, *self._features):
+        for name in ("id", *self._features):
             if name in self._features:
                 shape = np.shape(self._column(name))
                 if not shape:
@@ -138,7 +136,7 @@ class Problem:
 
     def _by_content(self) -> Ints:
         code = np.zeros(self.n, dtype=np.uint64)
-        for name in self._reads or list(self._features):
+        for name in sorted(self._features):
             array = self._column(name)
             if len(array) != self.n:
                 raise InputError(f"{name} must have {self.n} rows like the other columns, got {len(array)}")

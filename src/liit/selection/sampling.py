@@ -13,8 +13,8 @@ HIGH_TAIL = -2
 
 # Standardised scores are binned over this range either side of the mean; what lies outside counts in the end bins.
 _REACH = 4.0
-# Values are snapped to this grid before binning: the last bits, which change with the unit of a score, decide nothing.
-_GRID = 9
+# Bin positions are rounded to this many decimals first: float32 rounding, which differs with the unit, decides nothing.
+_GRID = 5
 
 
 def stratified_sample(scores: npt.ArrayLike, n: int, bins: int = 50, trim: float = 0.05, seed: int = 0) -> Ints:

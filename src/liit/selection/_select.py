@@ -42,7 +42,7 @@ def select(
     selector = find_selector(name)
     check_options(selector, options)
     one_of(explain, "explain", ("kept", "all"))
-    problem = Problem(features, budget, seed, (*selector.needs, *selector.reads))
+    problem = Problem(features, budget, seed)
     missing = [need for need in selector.needs if need not in problem]
     if missing:
         given = ", ".join(map(str, features)) or "none"
