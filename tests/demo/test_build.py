@@ -3,10 +3,20 @@ from __future__ import annotations
 import json
 import os
 import time
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from liit.demo.continuum import base_mix, build, build_base_mix, build_continuum, cached_continuum, grounding, reading
+from liit.demo.continuum import (
+    base_mix,
+    build,
+    build_base_mix,
+    build_continuum,
+    cached_continuum,
+    grounding,
+    packages,
+    reading,
+)
 from liit.demo.continuum.rows import Row
 from liit.demo.continuum.statistics import blind_score, near_duplicates
 from liit.demo.continuum.store import ImageStore
@@ -67,6 +77,17 @@ def test_an_existing_directory_is_not_touched(tmp_path):
     assert files(tmp_path) == {"mine": b"keep"}
 
 
+def test_a_missing_package_is_named_with_the_way_to_install_it(tmp_path, monkeypatch):
+    def missing(package):
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(packages, "version", missing)
+    for call in (build_continuum, build_base_mix, cached_continuum):
+        with pytest.raises(InputError, match=r"'countryinfo' is missing.*pip install 'liit\[demo\]'"):
+            call(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_failed_build_leaves_nothing_behind(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
@@ -103,7 +124,7 @@ def test_cache_is_keyed_and_used(tmp_path, monkeypatch):
     first = cached_continuum(tmp_path)
     assert cached_continuum(tmp_path) == first
     assert cached_continuum(tmp_path, seed=1) != first
-    monkeypatch.setattr(build, "version", lambda package: "0")
+    monkeypatch.setattr(packages, "version", lambda package: "0")
     assert cached_continuum(tmp_path) != first
     assert calls == [0, 1, 0]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))

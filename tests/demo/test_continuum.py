@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter, defaultdict
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+import liit.demo.continuum
 from liit.config import load_config
 from liit.data.ingest import ingest
 from liit.data.pool import Pool
@@ -171,3 +174,15 @@ def test_comparisons_show_two_different_pictures(built):
     two = [row for row in built.pool if len(row.images) == 2]
     assert {row.skill for row in two} == {"same", "which"}
     assert all(len(set(row.images)) == 2 for row in two)
+
+
+def test_the_data_card_states_the_counts_of_the_built_files(built):
+    card = Path(liit.demo.continuum.__file__).parents[1].joinpath("DATA_CARD.md").read_text(encoding="utf-8")
+    counts = Counter(row.skill for row in built.pool)
+    for skill, n in counts.items():
+        assert re.search(rf"^\| [a-z-]+ \| {skill}( \(rare\))? \| {n} \|", card, re.MULTILINE), skill
+    pictures = {name for row in built.pool for name in row.images}
+    flat = " ".join(card.replace("14 422", "14422").replace("5 488", "5488").replace("4 747", "4747").split())
+    duplicates = built.manifest["near_duplicates"]
+    assert f"{len(built.pool)} training rows over {len(pictures)} pictures" in flat
+    assert f"({duplicates['reworded'] + duplicates['redrawn']}, {duplicates['share']:.0%})".replace("%", " %") in flat

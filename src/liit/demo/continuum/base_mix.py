@@ -17,6 +17,7 @@ from liit.demo.continuum.concepts import BASE_CONCEPTS, BASE_SCENE_KINDS, BASE_W
 from liit.demo.continuum.directory import fresh_directory
 from liit.demo.continuum.drawing import BACKGROUNDS, SIZE, background, colour_glyph, paste, text_image
 from liit.demo.continuum.outline import CELLS, single_outline
+from liit.demo.continuum.packages import package_versions
 from liit.demo.continuum.pictures import single
 from liit.demo.continuum.rows import Row, Split, cycle, pick, pick_some, spread, stream, write_llava
 from liit.demo.continuum.store import ImageStore
@@ -54,8 +55,9 @@ def build_base_mix(out: Path, seed: int = 0) -> Path:
         The path of `train.json`.
 
     Raises:
-        InputError: If `out` exists already.
+        InputError: If `out` exists already and is not empty, or if a package is missing.
     """
+    package_versions()
     with fresh_directory(Path(out)) as part:
         store = ImageStore(part / "images")
         rng = stream(seed, "base", "mix")

