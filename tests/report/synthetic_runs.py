@@ -43,7 +43,7 @@ _QUESTIONS = {
     "naming-ja": ("これは何ですか。", "むらさきの四角"),
     "naming-es": ("¿Qué es esto?", "un cuadrado violeta"),
     "same-or-different": ("<image> <image> Same or different?", "different"),
-    "knowledge": ("What is the capital of Peru?", "Lima"),
+    "knowledge": ("ペルーの首都はどこですか。", "リマ"),
 }
 
 

@@ -11,8 +11,8 @@ from liit.report.model import Run
 
 _LEVELS = 21
 # Lightness alone carries the value and the hue stays blue, so no colour blindness changes the order.
-_LIGHT = ("#f3f6f9", "#d6e6f4", "#abd0e6", "#6aaed6", "#3787c0", "#105ba4", "#08306b")
-_DARK = ("#161d26", "#18304a", "#1c4a75", "#2569a3", "#4591cb", "#86bfe8", "#dff0ff")
+_LIGHT = ("#f3f6f9", "#dbe9f6", "#b7d4ea", "#8fc1e2", "#5fa5d4", "#1764ab", "#08306b")
+_DARK = ("#161d26", "#18304a", "#1b4268", "#22578a", "#5ba3da", "#98caf0", "#dff0ff")
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,21 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class HeatMap:
-    """A matrix ready to draw: groups of columns (step name, width), column heads, and rows of cells."""
+class Group:
+    """Columns of the skills that one step introduces; a group too narrow for the step's name shows its number."""
 
-    groups: list[tuple[str, int]]
+    name: str
+    title: str
+    width: int
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """A matrix ready to draw: groups of columns, column heads, and per row its name, cells and their mean."""
+
+    groups: list[Group]
     skills: list[str]
-    rows: list[tuple[str, list[Cell]]]
+    rows: list[tuple[str, list[Cell], Cell]]
 
 
 def heat_map(run: Run) -> HeatMap:
@@ -46,35 +55,45 @@ def heat_map(run: Run) -> HeatMap:
     order = sorted(range(len(outline.skills)), key=lambda i: unseen_last[i])
     names = ["base", *outline.steps]
     groups = [
-        (names[int(step)] if step else "never taught", len(list(members)))
-        for step, members in groupby(int(outline.introduced[i]) for i in order)
+        _group(step, names, len(list(members))) for step, members in groupby(int(outline.introduced[i]) for i in order)
     ]
-    skills = [outline.skills[i] for i in order]
-    rows = [
-        (
-            "base" if t == 0 else f"{t} {outline.steps[t - 1]}",
-            [_cell(float(run.scores[t, i]), t, int(outline.introduced[i]), outline.skills[i], names) for i in order],
-        )
-        for t in range(len(names))
-    ]
-    return HeatMap(groups, skills, rows)
+    rows = []
+    for t, name in enumerate(names):
+        cells = [_cell(float(run.scores[t, i]), t, int(outline.introduced[i]), outline.skills[i], names) for i in order]
+        rows.append((name if t == 0 else f"{t} {name}", cells, _mean(run, t, names)))
+    return HeatMap(groups, [outline.skills[i] for i in order], rows)
+
+
+def _group(step: int, names: Sequence[str], width: int) -> Group:
+    if step == 0:
+        return Group("–" if width < 3 else "never taught", "never taught", width)
+    title = f"introduced by step {step} ({names[step]})"
+    return Group(f"{step} {names[step]}" if width > 2 else str(step), title, width)
 
 
 def _cell(value: float, t: int, introduced: int, skill: str, names: Sequence[str]) -> Cell:
-    when = "base model" if t == 0 else f"after step {t} ({names[t]})"
-    own = introduced == t and t > 0
-    before = introduced == 0 or t < introduced
-    css = [*(["own"] if own else []), *(["before"] if before else [])]
+    css, note = "", ""
+    if introduced == 0 or t < introduced:
+        css, note = "before ", ", never taught" if introduced == 0 else ", not taught yet"
+    elif t == introduced:
+        css, note = "own ", ", its own step"
+    return _filled(value, css, f"{skill}, {_when(t, names)}{note}")
+
+
+def _mean(run: Run, t: int, names: Sequence[str]) -> Cell:
+    taught = run.scores[t, run.continuum.introduced > 0]
+    return _filled(float(taught.mean()) if len(taught) else math.nan, "", f"mean over skills, {_when(t, names)}")
+
+
+def _when(t: int, names: Sequence[str]) -> str:
+    return "base model" if t == 0 else f"after step {t} ({names[t]})"
+
+
+def _filled(value: float, css: str, title: str) -> Cell:
     if math.isnan(value):
-        return Cell("·", " ".join([*css, "none"]), f"{skill}, {when}: not evaluated")
-    note = (
-        ", its own step" if own else ", not taught yet" if before and introduced else ", never taught" if before else ""
-    )
-    return Cell(
-        f"{value:.2f}".removeprefix("0") if value < 1 else "1.0",
-        " ".join([*css, f"q{level(value)}"]),
-        f"{skill}, {when}{note}: {value:.3f}",
-    )
+        return Cell("·", f"{css}none", f"{title}: not evaluated")
+    text = f"{value:.2f}"
+    return Cell(text.removeprefix("0") if value < 0.995 else text[:3], f"{css}q{level(value)}", f"{title}: {value:.3f}")
 
 
 def level(value: float) -> int:

@@ -114,12 +114,17 @@ def _facts(runs: tuple[Run, ...]) -> list[tuple[str, str]]:
     return [
         ("steps", " → ".join(runs[0].continuum.steps)),
         ("model", each([model.get("path", "?") if isinstance(model, dict) else model for model in models])),
-        ("budget", each([run.config.get("budget", "?") for run in runs]) + " samples per step"),
+        ("budget", each([_budget(run) for run in runs]) + " samples per step"),
         ("seed", each([run.seed for run in runs])),
         ("methods", each([run.label for run in runs])),
         ("evaluation", f"{len(runs[0].continuum.skills)} skills, {_count(sum(rows.values()))} rows"),
         ("run with liit", each([run.version for run in runs])),
     ]
+
+
+def _budget(run: Run) -> str:
+    budget = run.config.get("budget")
+    return _count(budget) if isinstance(budget, int) else str(budget or "?")
 
 
 def _gain_note(rows: Sequence[dict[str, Any]]) -> int:
@@ -143,7 +148,7 @@ def _stylesheet() -> str:
 
 
 def _count(value: float) -> str:
-    return f"{value:,.0f}".replace(",", "\u202f")
+    return f"{value:,.0f}"
 
 
 def _seconds(value: float) -> str:

@@ -59,9 +59,9 @@ COLUMNS = (
     Column("rare_accuracy", "rare-skill accuracy", _number("{:.3f}"), "high", FORMULAS["rare_accuracy"]),
     Column("backward_transfer", "backward transfer", _number("{:+.3f}"), "high", FORMULAS["backward_transfer"]),
     Column("forward_transfer", "forward transfer", _number("{:+.3f}"), "high", FORMULAS["forward_transfer"]),
-    Column("select_seconds", "selection", _SECONDS, "", "seconds in extract + select + prune, all steps"),
-    Column("train_seconds", "training", _SECONDS, "", "seconds in train, all steps"),
-    Column("evaluate_seconds", "evaluation", _SECONDS, "", "seconds in evaluate, base model included"),
+    Column("select_seconds", "selection time", _SECONDS, "", "seconds in extract + select + prune, all steps"),
+    Column("train_seconds", "training time", _SECONDS, "", "seconds in train, all steps"),
+    Column("evaluate_seconds", "evaluation time", _SECONDS, "", "seconds in evaluate, base model included"),
     Column("trained_samples", "samples trained on", _number("{:,.0f}"), "", "sum over steps of the selection's size"),
     Column("pool_size", "final pool", _number("{:,.0f}"), "", "samples left in the pool after the last step"),
 )
