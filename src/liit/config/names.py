@@ -50,12 +50,16 @@ def one_of(kind: str, names: Callable[[], Iterable[str]]) -> Callable[[str], str
 
 def methods() -> tuple[str, ...]:
     """Return the names of the lifelong methods."""
-    return ("adapt-inf", "lite-adapt-inf", "replay", "sequential", "multitask")
+    from liit.lifelong.methods import METHODS
+
+    return tuple(METHODS)
 
 
 def prunes(method: str) -> bool:
     """Say whether a method cuts the pool and so needs to know its size."""
-    return method == "lite-adapt-inf"
+    from liit.lifelong.methods import METHODS
+
+    return METHODS[method].prunes
 
 
 def formats() -> tuple[str, ...]:
