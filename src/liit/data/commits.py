@@ -123,12 +123,12 @@ def lineage(folder: Path, version: int) -> Iterator[Commit]:
 
 
 @contextmanager
-def write_lock(folder: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+def write_lock(folder: Path, seconds: float | None = None) -> Iterator[None]:
     """Be the only writer of a pool; the system frees the lock when the process ends, however it ends.
 
     Args:
         folder: The pool's directory.
-        seconds: How long to wait for another writer.
+        seconds: How long to wait for another writer; by default `LOCK_SECONDS`.
 
     Yields:
         Nothing; the lock is held inside.
@@ -137,6 +137,8 @@ def write_lock(folder: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
         InputError: Another process is still writing, or the directory cannot be written to.
     """
     import fcntl
+
+    seconds = LOCK_SECONDS if seconds is None else seconds
 
     try:
         file = (folder / "lock").open("w")

@@ -13,7 +13,7 @@ class ImageRoot:
 
     Args:
         root: The image folder.
-        allow_outside: Let paths leave the folder; the user says so for a file he trusts.
+        allow_outside: Let paths leave the folder; the user says so for a file they trust.
     """
 
     def __init__(self, root: Path, allow_outside: bool = False) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from liit.data.images import ImageError
 from liit.data.sample import IMAGE_TAG, Message, Sample
@@ -144,4 +146,9 @@ def check_sample(sample: Sample) -> None:
     unknown = next((message.role for message in sample.messages if message.role not in ("system", *_SPEAKERS)), None)
     if unknown is not None:
         raise RowError("bad-role", f"role {_short(unknown)}; expected system, user or assistant")
+    for image in sample.images:
+        if not re.fullmatch("[0-9a-f]{64}", image.sha256):
+            raise RowError("bad-images", f"sha256 {_short(image.sha256)} of an image is not 64 hexadecimal digits")
+        if image.data is None and not Path(image.path).is_absolute():
+            raise RowError("bad-images", f"image path {_short(image.path)} is not absolute")
     check_messages(sample.messages, len(sample.images))

@@ -20,7 +20,7 @@ _CHUNK = 1 << 20
 _SPACE = re.compile(r"[ \t\n\r]*")
 # A string cannot contain a line break in JSON, so a quote that is never closed is one bad token, not the rest of the
 # file.
-_TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"|["{}\[\],]')
+_TOKEN = re.compile(r'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"|["{}\[\],]')
 _DECODE: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().raw_decode
 
 
@@ -111,7 +111,10 @@ def _lines(file: TextIO, path: Path, sniff: bool) -> Iterator[Row]:
 
 
 def _array(file: TextIO, path: Path) -> Iterator[Row]:
-    text, at, line, number = file.read(_CHUNK), 0, 1, 0
+    text, line, number = file.read(_CHUNK), 1, 0
+    while "[" not in text:  # only space, as the caller knows
+        line += text.count("\n")
+        text = file.read(_CHUNK)
     at = text.index("[") + 1
     line += text.count("\n", 0, at)
     wanted, ended = _CHUNK, False
