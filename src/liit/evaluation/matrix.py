@@ -225,8 +225,9 @@ def bootstrap_interval(
     rng = np.random.default_rng(seed)
     means = np.zeros(resamples)
     for group in rows:
-        times_drawn = rng.multinomial(len(group), np.full(len(group), 1 / len(group)), size=resamples)
-        means += times_drawn @ group / len(group)
+        # How often each distinct value is drawn; scores are mostly 0 and 1, so this is much less than drawing rows.
+        values, counts = np.unique(group, return_counts=True)
+        means += rng.multinomial(len(group), counts / len(group), size=resamples) @ values / len(group)
     low, high = np.quantile(means / len(rows), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(np.mean([group.mean() for group in rows])), float(low), float(high))
 

@@ -62,7 +62,7 @@ class Extractor:
         self.blank = BlankPixels(vlm) if settings.blind == "zeros" and BLIND & set(features) else None
         for attribute in ("final_logit_softcapping", "logit_scale"):
             if getattr(vlm.text_config, attribute, None) not in (None, 1, 1.0):
-                raise InputError(f"model: {vlm.path} changes its logits after the head ({attribute}); not supported yet")
+                raise InputError(f"model: {vlm.path} changes its logits after the head ({attribute}), not supported")
         n_layers = vlm.text_config.num_hidden_layers
         self.embedding_layer = embedding_layer(settings, n_layers)
         self.gradients: LoraGradients | None = None
@@ -223,5 +223,3 @@ def _listed(samples: Any) -> list[Sample]:
     if hasattr(samples, "scan"):
         return [sample for batch in samples.scan() for sample in batch]
     return list(samples)
-
-

@@ -19,8 +19,6 @@ from liit.errors import InputError
 from liit.model.fingerprint import hash_settings
 from liit.model.vlm import VLM
 
-
-
 EXIF_ORIENTATION = 0x0112
 
 
@@ -119,9 +117,7 @@ class ChatEncoder:
 
     def _render(self, messages: Sequence[Message], *, generate: bool = False) -> str:
         turns = [{"role": m.role, "content": _parts(m.text)} for m in messages]
-        return str(
-            self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate)
-        )
+        return str(self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate))
 
     def _answer_span(self, sample_id: str, messages: Sequence[Message], turn: int, text: str) -> tuple[int, int]:
         prompt = self._render(messages[:turn], generate=True)

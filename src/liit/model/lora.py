@@ -64,7 +64,8 @@ def attach_lora(
 
     names = target_modules(vlm, modules)
     pattern = "|".join(re.escape(name) for name in names)  # a list would be kept as a set, in no fixed order
-    config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=f"({pattern})", bias="none")
+    options: dict[str, Any] = {"r": r, "lora_alpha": alpha, "lora_dropout": dropout, "bias": "none"}
+    config = LoraConfig(target_modules=f"({pattern})", **options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vlm.model = get_peft_model(vlm.base, config)

@@ -178,7 +178,7 @@ def accept_kept_states(tower: nn.Module) -> Callable[..., Any]:
         return BaseModelOutputWithPooling(last_hidden_state=pixel_values, hidden_states=states)
 
     tower.computing_forward = inner  # type: ignore[assignment]
-    tower.forward = forward  # type: ignore[method-assign]
+    tower.forward = forward
     return inner
 
 

@@ -68,7 +68,8 @@ class VLM:
     @property
     def device(self) -> torch.device:
         """Where the parameters live."""
-        return next(self.base.parameters()).device
+        device: torch.device = next(self.base.parameters()).device
+        return device
 
     @property
     def text_config(self) -> Any:
@@ -90,7 +91,7 @@ class VLM:
                 f"model: found {len(language)} lists of {count} decoder layers in {self.path} ({', '.join(names)}); "
                 "expected exactly one language model"
             )
-        return language[0]
+        return str(language[0])
 
     @property
     def decoder_layers(self) -> nn.ModuleList:
@@ -151,7 +152,8 @@ def load_vlm(
     if getattr(processor, "chat_template", None) is None:
         raise InputError(f"model.path: the processor of {path!r} has no chat template; liit needs one")
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(target).eval().requires_grad_(False)
+    network: nn.Module = model
+    network.to(target).eval().requires_grad_(False)
     base_id = hash_directory(Path(location)) if Path(location).is_dir() else _hub_id(path, model)
     return VLM(model, processor, path, base_id, max_length)
 
@@ -171,5 +173,5 @@ def _hub_id(path: str, model: Any) -> str:
 
     commit = getattr(model.config, "_commit_hash", None)
     if commit is None:
-        raise InputError(f"model.path: cannot tell which revision of {path!r} was loaded; name a directory or a revision")
+        raise InputError(f"model.path: cannot tell which revision of {path!r} was loaded; name a directory")
     return hashlib.sha256(f"{path}@{commit}".encode()).hexdigest()

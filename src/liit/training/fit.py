@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import tempfile
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from torch.utils.data import Dataset
 
 from liit.config import TrainingSettings
 from liit.errors import InputError
-from liit.model.batch import collate
+from liit.model.batch import IGNORE, collate
 from liit.model.chat import Encoded
 from liit.model.vision import VisionInputs
 from liit.model.vlm import VLM
@@ -46,15 +47,17 @@ class TrainReport:
     loss_last: float
 
 
-class _Rows(Dataset[Encoded]):
+class _Rows(Dataset[dict[str, Any]]):
+    """The rows as the Trainer's length-grouping sampler wants to see them."""
+
     def __init__(self, rows: Sequence[Encoded]) -> None:
         self.rows = rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> Encoded:
-        return self.rows[index]
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"input_ids": self.rows[index].input_ids, "row": self.rows[index]}
 
 
 def fit(
@@ -91,15 +94,18 @@ def fit(
     steps = math.ceil(len(rows) / settings.batch_size) * epochs
     losses: list[float] = []
 
-    class Watch(TrainerCallback):  # type: ignore[misc]
+    class Watch(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
             if logs and "loss" in logs:
                 losses.append(float(logs["loss"]))
                 if progress is not None:
                     progress(state.global_step, steps)
 
-    def collator(chosen: list[Encoded]) -> dict[str, Tensor]:
-        return collate(vlm, chosen, vision)
+    keeps = "logits_to_keep" in inspect.signature(vlm.base.forward).parameters
+
+    def collator(chosen: list[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = collate(vlm, [item["row"] for item in chosen], vision, side="left")
+        return answer_positions_only(batch) if keeps else batch
 
     with tempfile.TemporaryDirectory(prefix="liit-train-") as scratch:
         arguments = TrainingArguments(
@@ -121,6 +127,7 @@ def fit(
             logging_steps=max(1, steps // 50),
             remove_unused_columns=False,
             dataloader_pin_memory=False,
+            train_sampling_strategy="group_by_length",
             label_names=["labels"],
         )
         trainer = Trainer(
@@ -151,6 +158,17 @@ def fit(
         loss_first=sum(losses[:window]) / window,
         loss_last=sum(losses[-window:]) / window,
     )
+
+
+def answer_positions_only(batch: dict[str, Any]) -> dict[str, Any]:
+    """Ask the model for logits from the position before the batch's first label on; the loss stays the same.
+
+    Rows are padded on the left, so answers, which come last, lie side by side, and few positions meet the vocabulary.
+    """
+    labels: Tensor = batch["labels"]
+    first = int((labels != IGNORE).any(0).nonzero()[0])
+    keep = labels.shape[1] - first + 1
+    return {**batch, "labels": labels[:, -keep:], "logits_to_keep": keep}
 
 
 def set_threads(threads: int) -> None:

@@ -118,6 +118,7 @@ def make_model(tokenizer: Any, seed: int, *, hidden: int = 128, layers: int = 4,
         torch.manual_seed(seed)
         model = LlavaForConditionalGeneration(config)
     tower = model.model.vision_tower
+    assert isinstance(tower, EfficientNetLiteModel)
     tower.load_state_dict({**tower.state_dict(), **folded_weights(published_weights())})
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id

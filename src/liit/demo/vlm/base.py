@@ -105,6 +105,3 @@ def _facts(report: TrainReport, training: TrainingSettings, seed: int) -> dict[s
         "seed": seed,
         "training": training.model_dump(mode="json"),
     }
-
-
-

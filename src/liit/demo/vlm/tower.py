@@ -64,7 +64,8 @@ class SameConv(nn.Conv2d):
         for size, kernel, stride in zip(x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
             total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
             pads += [total // 2, total - total // 2]
-        return super().forward(F.pad(x, pads) if any(pads) else x)
+        out: Tensor = super().forward(F.pad(x, pads) if any(pads) else x)
+        return out
 
 
 class InvertedResidual(nn.Module):
@@ -91,6 +92,8 @@ class EfficientNetLiteModel(PreTrainedModel):
     config_class = EfficientNetLiteConfig
     main_input_name = "pixel_values"
     base_model_prefix = "vision"
+    feature_mean: Tensor
+    feature_scale: Tensor
 
     def __init__(self, config: EfficientNetLiteConfig) -> None:
         super().__init__(config)
@@ -112,7 +115,7 @@ class EfficientNetLiteModel(PreTrainedModel):
         )
         self.register_buffer("feature_mean", torch.zeros(config.hidden_size))
         self.register_buffer("feature_scale", torch.ones(config.hidden_size))
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def raw_tokens(self, pixel_values: Tensor) -> Tensor:
         """Tokens before standardisation, (N, H/32 * W/32, 1456)."""
@@ -134,9 +137,7 @@ class EfficientNetLiteModel(PreTrainedModel):
         """Return 1 + H/32 * W/32 tokens per image (the mean token first) as the last and only hidden state."""
         tokens = (self.raw_tokens(pixel_values) - self.feature_mean) * self.feature_scale
         tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)
-        return BaseModelOutputWithPooling(
-            last_hidden_state=tokens, pooler_output=tokens[:, 0], hidden_states=(tokens,)
-        )
+        return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=tokens[:, 0], hidden_states=(tokens,))
 
 
 def folded_weights(checkpoint: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,1 @@
+"""The built-in continuum and the built-in model: everything `liit demo` needs, out of packages."""

@@ -1,0 +1,58 @@
+"""Greedy answers of a model to the last question of each sample, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from liit.data.sample import Sample
+from liit.model.batch import bucket_by_length, collate
+from liit.model.chat import ChatEncoder
+from liit.model.vision import VisionInputs
+from liit.model.vlm import VLM
+
+
+@torch.no_grad()
+def generate_answers(
+    vlm: VLM,
+    samples: Sequence[Sample],
+    *,
+    vision: VisionInputs,
+    batch_size: int = 64,
+    max_new_tokens: int = 32,
+    encoder: ChatEncoder | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[str]:
+    """Answer the last question of each sample.
+
+    Prompts of similar length share a batch, padded on the left; the answers do not depend on the batch.
+
+    Args:
+        vlm: the model.
+        samples: conversations that end with the reference answer, which the model does not see.
+        vision: where vision inputs come from.
+        batch_size: prompts per batch.
+        max_new_tokens: longest answer in tokens.
+        encoder: reuse of an encoder's memory.
+        progress: called with the number of answers just made.
+
+    Returns:
+        One answer per sample, without special tokens and surrounding spaces, in the order given.
+    """
+    encoder = encoder or ChatEncoder(vlm)
+    prompts = [encoder.encode_prompt(sample) for sample in samples]
+    answers = [""] * len(samples)
+    vlm.model.eval()
+    for bucket in bucket_by_length([len(p) for p in prompts], batch_size * max((len(p) for p in prompts), default=1)):
+        for start in range(0, len(bucket), batch_size):
+            rows = bucket[start : start + batch_size]
+            batch = collate(vlm, [prompts[i] for i in rows], vision, side="left")
+            del batch["labels"]
+            out = vlm.model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1)
+            new = out[:, batch["input_ids"].shape[1] :]
+            for i, text in zip(rows, vlm.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
+                answers[i] = text.strip()
+            if progress is not None:
+                progress(len(rows))
+    return answers

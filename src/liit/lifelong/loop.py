@@ -1,0 +1,203 @@
+"""The loop: at each step of the continuum ingest, extract, select, train, evaluate and prune."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from liit.config import Continuum, load_config
+from liit.data.pool import Pool
+from liit.data.sample import Sample
+from liit.evaluation.evaluate import SkillTask
+from liit.lifelong import stages
+from liit.lifelong.methods import Method, get_method
+from liit.lifelong.progress import Reporter
+from liit.lifelong.rundir import RunDirectory, stopwatch, write_json
+from liit.lifelong.workbench import Workbench, derived_seed
+
+
+def run(
+    continuum: str | Path | Continuum,
+    out: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    reporter: Reporter | None = None,
+) -> RunDirectory:
+    """Run a continuum with its method, or go on with a run that was stopped.
+
+    Killed at any instant, the same call continues and ends with the same selections, weights and results as an
+    undisturbed run on the same machine and thread count.
+
+    Args:
+        continuum: the YAML file, or what `liit.config.load_config` made of it.
+        out: the run directory.
+        overrides: texts like ``training.epochs=3``, for a file.
+        reporter: shows progress; silent by default.
+
+    Raises:
+        InputError: anything wrong with the input; nothing is half-written.
+    """
+    loaded = continuum if isinstance(continuum, Continuum) else load_config(continuum, overrides)
+    method = get_method(loaded.method)
+    directory = RunDirectory(Path(out), loaded)
+    with directory.exclusive():
+        Loop(directory, method, reporter or Reporter()).run()
+    return directory
+
+
+class Loop:
+    """One run.
+
+    Args:
+        directory: where it lies.
+        method: what it does.
+        reporter: shows progress.
+    """
+
+    def __init__(self, directory: RunDirectory, method: Method, reporter: Reporter) -> None:
+        self.directory, self.method, self.reporter = directory, method, reporter
+        self.continuum = directory.continuum
+        self.bench = Workbench(self.continuum)
+        self.pool = Pool.open_or_create(directory.pool)
+        self.tasks: list[SkillTask] = []
+
+    def run(self) -> None:
+        """Do every stage that is not complete."""
+        sets = [item for _, item in self.continuum.evaluation_sets()]
+        self.tasks = stages.read_tasks(self.directory.path / "evaluation", sets)
+        last = len(self.continuum.steps)
+        self._evaluate(0, None)
+        adapter: Path | None = None
+        for number in range(1, last + 1):
+            adapter = self._step(number, adapter, last)
+
+    def _step(self, number: int, adapter: Path | None, last: int) -> Path | None:
+        folder = self.directory.step(number)
+        self._stage(number, "ingest", lambda progress: self._ingest(number, folder, progress))
+        if self.method.once and number < last:
+            return adapter
+        trained = folder / "adapter"
+        finished = self.directory.facts(number, "prune" if self.method.prunes else "evaluate")
+        if finished is None:
+            candidates = self._candidates(number)
+            ids = [sample.id for sample in candidates]
+            features = self._extract(number, adapter, candidates, folder)
+            self._stage(number, "select", lambda _: self._select(number, ids, features, folder))
+            self._train(number, adapter, folder)
+        self._evaluate(number, trained)
+        if self.method.prunes:
+            self._stage(number, "prune", lambda _: self._prune(number, folder))
+        return trained
+
+    def _ingest(self, number: int, folder: Path, progress: stages.Progress) -> stages.Facts:
+        step = self.continuum.steps[number - 1]
+        facts = stages.ingest_step(self.pool, step, number, progress)
+        new = self.pool.take(self._new_ids(number))
+        refused = stages.refused_rows(self.bench, new)
+        facts |= {"refused": dict(sorted(refused.items())), **stages.leaks(self.pool, self.tasks)}
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "ingest.json", facts)
+        self.reporter.note(_ingest_note(facts))
+        return facts
+
+    def _new_ids(self, number: int) -> list[str]:
+        """Ids in the pool that came with this step's commits."""
+        previous = self.directory.facts(number - 1, "prune") or self.directory.facts(number - 1, "ingest")
+        version = 1 if previous is None else int(previous["pool_version"])
+        before = set(self.pool.at(version).ids())
+        return [sample for sample in self.pool.ids() if sample not in before]
+
+    def _candidates(self, number: int) -> list[Sample]:
+        """Samples of the pool as it was after this step's ingest that the model can take."""
+        facts = self.directory.facts(number, "ingest")
+        assert facts is not None
+        pool = self.pool.at(int(facts["pool_version"]))
+        refused: set[str] = set()
+        for step in range(1, number + 1):
+            refused.update((self.directory.facts(step, "ingest") or {}).get("refused", {}))
+        return [sample for batch in pool.scan() for sample in batch if sample.id not in refused]
+
+    def _extract(self, number: int, adapter: Path | None, samples: list[Sample], folder: Path) -> Path | None:
+        names = stages.feature_names(self.method, self.continuum)
+        if not names:
+            return None
+        out = folder / "features"
+        self._stage(
+            number,
+            "extract",
+            lambda progress: stages.extract_step(self.bench, adapter, samples, names, out, progress),
+            total=len(samples),
+        )
+        return out
+
+    def _select(self, number: int, ids: list[str], features: Path | None, folder: Path) -> stages.Facts:
+        continuum = self.continuum
+        budget = len(ids) if self.method.once else continuum.budget
+        if budget > len(ids):
+            self.reporter.note(f"the budget of {budget} is larger than the pool: training on all {len(ids)} samples")
+        seed = derived_seed(continuum.seed, number, "select")
+        new = set(self._new_ids(number))
+        return stages.select_step(self.method, continuum, self.pool, ids, new, features, budget, seed, folder)
+
+    def _train(self, number: int, adapter: Path | None, folder: Path) -> None:
+        training = self.continuum.training
+        epochs = training.multitask_epochs if self.method.once else None
+
+        def train(progress: stages.Progress) -> stages.Facts:
+            samples = self.pool_now(number).take(stages.read_selection(folder / "selection.parquet"))
+            seed = derived_seed(self.continuum.seed, number, "train")
+            facts = stages.train_step(
+                self.bench, adapter, samples, folder / "adapter", seed=seed, epochs=epochs, progress=progress
+            )
+            write_json(folder / "train.json", facts)
+            return facts
+
+        self._stage(number, "train", train)
+
+    def pool_now(self, number: int) -> Pool:
+        """The pool as it was after a step's ingest."""
+        facts = self.directory.facts(number, "ingest")
+        assert facts is not None
+        return self.pool.at(int(facts["pool_version"]))
+
+    def _evaluate(self, number: int, adapter: Path | None) -> None:
+        folder = self.directory.step(number)
+        self._stage(
+            number,
+            "evaluate",
+            lambda progress: stages.evaluate_step(self.bench, adapter, self.tasks, number, folder, progress),
+            total=sum(len(task.samples) for task in self.tasks),
+        )
+
+    def _prune(self, number: int, folder: Path) -> stages.Facts:
+        size = self.continuum.pruning.pool_size
+        assert size is not None, "checked by the configuration"
+        return stages.prune_step(self.pool, folder / "features", folder / "labels.parquet", size, number, folder)
+
+    def _stage(
+        self, number: int, name: str, work: Callable[[stages.Progress], dict[str, Any]], total: int | None = None
+    ) -> None:
+        """Do a stage unless it is complete, and list it."""
+        if self.directory.facts(number, name) is not None:
+            return
+        step = "base" if number == 0 else self.continuum.steps[number - 1].name
+        with stopwatch() as watch, self.reporter.stage(number, step, name, total) as progress:
+            facts = work(progress)
+        self.directory.complete(number, name, watch["seconds"], facts)
+
+
+def _ingest_note(facts: stages.Facts) -> str:
+    text = f"{facts['added']} samples added, pool of {facts['pool_size']}"
+    if facts["quarantined"]:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in facts["reasons"].items())
+        text += f"; {facts['quarantined']} rows set aside ({reasons})"
+    if facts["refused"]:
+        first = next(iter(facts["refused"]))
+        text += f"; {len(facts['refused'])} do not fit the model and are left out, first {first!r}"
+    if facts["leaked_rows"] or facts["leaked_images"]:
+        text += (
+            f"; warning: {facts['leaked_rows']} evaluation rows and {facts['leaked_images']} evaluation images are "
+            "also training data"
+        )
+    return text

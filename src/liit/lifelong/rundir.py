@@ -1,0 +1,180 @@
+"""The run directory: what is complete, and where everything lies.
+
+A stage writes its files beside their targets and renames them; only then is it listed in `run.json`, itself replaced
+atomically. So a killed run has, at any instant, a list of complete stages and at most one unfinished one, which is done
+again from the beginning. `run.json` holds no times, so that a resumed run ends with the same bytes; they lie in
+`timings.jsonl`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import liit
+from liit.config import Continuum, config_sha256, dump_config, load_config
+from liit.errors import InputError
+
+FORMAT = 1
+
+
+class RunDirectory:
+    """One run on disk.
+
+    Args:
+        path: the directory; made when it does not exist.
+        continuum: what is run there.
+
+    Raises:
+        InputError: the directory holds something else, or another run.
+    """
+
+    def __init__(self, path: Path, continuum: Continuum) -> None:
+        self.path = Path(path)
+        self.continuum = continuum
+        self._state = self._open()
+
+    def step(self, number: int) -> Path:
+        """Directory of a step; 0 is the base model before any step."""
+        name = "base" if number == 0 else self.continuum.steps[number - 1].name
+        return self.path / "steps" / f"{number:02d}-{name}"
+
+    @property
+    def pool(self) -> Path:
+        """The pool's directory."""
+        return self.path / "pool"
+
+    def facts(self, step: int, stage: str) -> dict[str, Any] | None:
+        """What a complete stage recorded, or None while it is not complete."""
+        for entry in self._state["stages"]:
+            if entry["step"] == step and entry["stage"] == stage:
+                return dict(entry)
+        return None
+
+    def complete(self, step: int, stage: str, seconds: float, facts: Mapping[str, Any]) -> None:
+        """List a stage as complete; its files must be in place."""
+        with (self.path / "timings.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": step, "stage": stage, "seconds": round(seconds, 3)}) + "\n")
+        self._state["stages"].append({"step": step, "stage": stage, **facts})
+        write_json(self.path / "run.json", self._state)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep a second process out while the run goes on.
+
+        Raises:
+            InputError: another process is at it.
+        """
+        import fcntl
+
+        with (self.path / "lock").open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise InputError(f"out: another process runs in {self.path}; wait, or name another") from error
+            yield
+
+    def _open(self) -> dict[str, Any]:
+        identity = {
+            "liit": liit.__version__,
+            "format": FORMAT,
+            "name": self.continuum.name,
+            "method": self.continuum.method,
+            "seed": self.continuum.seed,
+            "config_sha256": config_sha256(self.continuum),
+            "steps": [step.name for step in self.continuum.steps],
+        }
+        file = self.path / "run.json"
+        if file.is_file():
+            return self._resume(file, identity)
+        if self.path.exists() and (
+            not self.path.is_dir() or {f.name for f in self.path.iterdir()} - {"lock", "continuum.yaml"}
+        ):
+            raise InputError(f"out: {self.path} exists and is not a run; name a new directory")
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.path / "continuum.yaml", dump_config(self.continuum))
+        state = {**identity, "stages": []}
+        write_json(file, state)
+        return state
+
+    def _resume(self, file: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise InputError(f"out: {file} cannot be read ({error}); name a new directory") from error
+        if state.get("format") != FORMAT:
+            raise InputError(
+                f"out: {self.path} was written in format {state.get('format')}, this liit writes {FORMAT}; "
+                "name a new directory"
+            )
+        if state.get("config_sha256") != identity["config_sha256"]:
+            raise InputError(
+                f"out: {self.path} belongs to another run ({self._difference(state, identity)}); "
+                "name a new directory, or go on with its own continuum.yaml"
+            )
+        return state
+
+    def _difference(self, state: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+        for key in ("name", "method", "seed"):
+            if state.get(key) != identity[key]:
+                return f"{key} {state.get(key)!r}, not {identity[key]!r}"
+        before = load_config(self.path / "continuum.yaml", check_files=False).model_dump(mode="json")
+        now = self.continuum.model_dump(mode="json")
+        changed = [key for key in now if before.get(key) != now[key]]
+        return f"its {', '.join(changed)} differ" if changed else "its settings differ"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file beside its target and rename it."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically; numbers that are not finite become null."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write JSON lines atomically."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a Parquet file atomically."""
+    part = path.with_name(path.name + ".part")
+    pq.write_table(table, part)
+    part.replace(path)
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Give a fresh directory that takes the target's place when the block ends without an error."""
+    part = path.with_name(path.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    shutil.rmtree(path, ignore_errors=True)
+    part.rename(path)
+
+
+@contextmanager
+def stopwatch() -> Iterator[dict[str, float]]:
+    """Measure the seconds of a block."""
+    result = {"seconds": 0.0}
+    start = time.perf_counter()
+    yield result
+    result["seconds"] = time.perf_counter() - start

@@ -1,0 +1,357 @@
+"""The stages: each goes from what lies on disk to what lies on disk, and is a command of its own.
+
+A stage gives back its facts, a small JSON-serialisable dict that goes into ``run.json`` or is printed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from liit.config import Continuum, EvaluationSet, Step
+from liit.data.ingest import ingest
+from liit.data.pool import Pool
+from liit.data.sample import Sample
+from liit.errors import InputError
+from liit.evaluation.evaluate import SkillTask, evaluate
+from liit.features import FeatureStore, extract
+from liit.lifelong.methods import Method
+from liit.lifelong.rundir import new_directory, write_json, write_jsonl, write_table
+from liit.lifelong.workbench import Workbench, derived_seed
+from liit.model.chat import RowRefusedError
+from liit.model.lora import save_adapter
+from liit.model.vision import VisionCache
+from liit.pruning import prune_semantically
+from liit.selection import Selection, select
+from liit.training import fit
+
+Facts = dict[str, Any]
+Progress = Callable[[int], None]
+
+
+def ingest_step(pool: Pool, step: Step, number: int, progress: Progress | None = None) -> Facts:
+    """Take a step's datasets into the pool; doing it again changes nothing.
+
+    Args:
+        pool: where to.
+        step: what arrives.
+        number: of the step, part of the commits' keys.
+        progress: called with the number of rows just read.
+    """
+    total: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for index, part in enumerate(step.train):
+        report = ingest(
+            pool,
+            part.path,
+            part.format,
+            part.source,
+            image_root=part.images,
+            message=f"step {number} ({step.name}): {part.path.name}",
+            key=f"step-{number}-{index}",
+            progress=increments(progress),
+        )
+        reasons.update(report.reasons)
+        for name in ("rows", "added", "quarantined", "duplicates", "same_content", "pruned"):
+            total[name] += getattr(report, name)
+    table = pool.columns(["source", "skill"])
+    return {
+        **total,
+        "reasons": dict(sorted(reasons.items())),
+        "pool_version": pool.version,
+        "pool_size": len(pool),
+        "sources": dict(sorted(Counter(table["source"].to_pylist()).items())),
+        "skills": dict(sorted(Counter(table["skill"].to_pylist()).items())),
+    }
+
+
+def read_tasks(directory: Path, sets: Sequence[EvaluationSet]) -> list[SkillTask]:
+    """The evaluation questions, read and checked once into a pool of their own.
+
+    Args:
+        directory: of that pool.
+        sets: the skills and their files.
+
+    Raises:
+        InputError: a bad row, a row that measures two skills, or an empty file.
+    """
+    pool = Pool.open_or_create(directory)
+    for item in sets:
+        report = ingest(
+            pool, item.path, item.format, item.skill, image_root=item.images, strict=True, id_conflict="rename",
+            key=f"evaluation-{item.skill}",
+        )  # fmt: skip
+        if report.added != report.rows or not report.rows:
+            raise InputError(
+                f"evaluation: {item.path} has {report.rows} rows, of which {report.added} are new; expected at least "
+                "one, and no row that another skill's file has too"
+            )
+    by_skill: dict[str, list[Sample]] = {item.skill: [] for item in sets}
+    for batch in pool.scan():
+        for sample in batch:
+            if sample.source in by_skill:
+                by_skill[sample.source].append(sample)
+    return [SkillTask(item.skill, item.metric, tuple(by_skill[item.skill])) for item in sets]
+
+
+def leaks(pool: Pool, tasks: Sequence[SkillTask]) -> Facts:
+    """Overlap between training and evaluation rows, by content hash and by image hash."""
+    table = pool.columns(["content_hash", "image_hashes"])
+    contents = set(table["content_hash"].to_pylist())
+    images = {image for row in table["image_hashes"].to_pylist() for image in row or ()}
+    samples = [sample for task in tasks for sample in task.samples]
+    return {
+        "leaked_rows": sum(sample.content_hash in contents for sample in samples),
+        "leaked_images": len({i.sha256 for sample in samples for i in sample.images} & images),
+    }
+
+
+def refused_rows(bench: Workbench, samples: Iterable[Sample]) -> dict[str, str]:
+    """Rows that cannot be given to the model whole, by id, with the reason."""
+    refused: dict[str, str] = {}
+    for sample in samples:
+        try:
+            bench.encoder.encode(sample)
+        except RowRefusedError as error:
+            refused[sample.id] = str(error)
+    return refused
+
+
+def fill_vision(bench: Workbench, samples: Iterable[Sample], progress: Progress | None = None) -> int:
+    """Compute the frozen vision tower's outputs that are not kept yet; how many that were."""
+    if not isinstance(bench.vision, VisionCache):
+        return 0
+    return bench.vision.fill((image for sample in samples for image in sample.images), progress)
+
+
+def feature_names(method: Method, continuum: Continuum) -> tuple[str, ...]:
+    """Columns that a method needs under these settings."""
+    if not method.features:
+        return ()
+    return (*method.features, *(continuum.selection.experts if method.clusters else ()))
+
+
+def extract_step(
+    bench: Workbench,
+    adapter: Path | None,
+    samples: Sequence[Sample],
+    names: Sequence[str],
+    out: Path,
+    progress: Progress | None = None,
+) -> Facts:
+    """Score the samples with one checkpoint; what is there already is not computed again."""
+    continuum = bench.continuum
+    fill_vision(bench, samples)
+    vlm = bench.with_adapter(adapter)
+    store = extract(
+        vlm,
+        samples,
+        names,
+        out,
+        continuum.features,
+        seed=derived_seed(continuum.seed, 0, "sketch"),
+        vision=bench.vision,
+        encoder=bench.encoder,
+        progress=progress,
+    )
+    return {"rows": len(store.stored_ids()), "features": list(names), "checkpoint": vlm.checkpoint_id}
+
+
+def select_step(
+    method: Method,
+    continuum: Continuum,
+    pool: Pool,
+    candidates: Sequence[str],
+    new: set[str],
+    features: Path | None,
+    budget: int,
+    seed: int,
+    out: Path,
+) -> Facts:
+    """Choose what to train on and write why.
+
+    Args:
+        method: names the selector.
+        continuum: the selection settings.
+        pool: for sources and skills.
+        candidates: ids that may be chosen, in ingestion order.
+        new: ids that arrived at this step.
+        features: the feature store, for methods that need one.
+        budget: how many to choose.
+        seed: of the choice.
+        out: directory that gets selection.parquet, selection.json and labels.parquet.
+    """
+    from collections.abc import Mapping
+
+    columns: Mapping[str, Any]
+    if features is not None:
+        columns = FeatureStore(features).view(candidates)
+    else:
+        columns = {"id": np.asarray(candidates, dtype=str), "new": np.asarray([i in new for i in candidates], bool)}
+    options: dict[str, Any] = {}
+    if method.clusters:
+        settings = continuum.selection
+        options = {
+            "expert": settings.expert,
+            "experts": list(settings.experts),
+            "k": settings.k,
+            "k_grid": list(settings.k_grid),
+            "bins": settings.bins,
+            "trim": settings.trim,
+        }
+    selection = select(method.selector, columns, budget, seed, **options)
+    return write_selection(selection, method.name, budget, pool, candidates, out)
+
+
+def write_selection(
+    selection: Selection, method: str, budget: int, pool: Pool, candidates: Sequence[str], out: Path
+) -> Facts:
+    """Write a selection with the sources and skills of its rows; the skill is for reports only."""
+    out.mkdir(parents=True, exist_ok=True)
+    table = pool.columns(["id", "source", "skill"])
+    place = {sample: row for row, sample in enumerate(table["id"].to_pylist())}
+    rows = pa.array([place[i] for i in selection.table["id"].to_pylist()], pa.int64())
+    described = selection.table
+    for name in ("source", "skill"):
+        described = described.append_column(name, table[name].take(rows))
+    write_table(out / "selection.parquet", described)
+    if selection.labels is not None:
+        labels = pa.table({"id": pa.array(list(candidates), pa.string()), "cluster": pa.array(selection.labels)})
+        write_table(out / "labels.parquet", labels)
+    facts = {"method": method, "budget": budget, "pool_size": len(candidates), "trained": len(selection)}
+    write_json(out / "selection.json", {**facts, "selector": selection.info})
+    return facts
+
+
+def read_selection(path: Path) -> list[str]:
+    """Ids of a selection file, in its order.
+
+    Raises:
+        InputError: not a selection.
+    """
+    try:
+        ids: list[str] = pq.read_table(path, columns=["id"])["id"].to_pylist()
+    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        raise InputError(f"selection: cannot read {path} ({error}); expected a selection.parquet") from error
+    return ids
+
+
+def train_step(
+    bench: Workbench,
+    adapter: Path | None,
+    samples: Sequence[Sample],
+    out: Path,
+    *,
+    seed: int,
+    epochs: int | None = None,
+    progress: Progress | None = None,
+) -> Facts:
+    """Train the adapter on some samples and write it.
+
+    Args:
+        bench: the model.
+        adapter: where to go on from; None starts with a fresh adapter.
+        samples: what to train on.
+        out: directory of the new adapter.
+        seed: of the order of rows and of dropout.
+        epochs: instead of ``training.epochs``.
+        progress: called with the number of optimizer steps just done.
+    """
+    fill_vision(bench, samples)
+    vlm = bench.with_adapter(adapter)
+    bench.forget_adapter()
+    rows = [bench.encoder.encode(sample) for sample in samples]
+    step_done = increments(progress)
+    report = fit(
+        vlm,
+        rows,
+        bench.continuum.training,
+        vision=bench.vision,
+        seed=seed,
+        epochs=epochs,
+        progress=lambda done, _total: step_done(done),
+    )
+    with new_directory(out) as part:
+        save_adapter(vlm, part)
+    return asdict(report)
+
+
+def evaluate_step(
+    bench: Workbench, adapter: Path | None, tasks: Sequence[SkillTask], step: int, out: Path,
+    progress: Progress | None = None,
+) -> Facts:  # fmt: skip
+    """Answer all evaluation questions with one checkpoint and write scores and predictions."""
+    settings = bench.continuum.evaluation
+    fill_vision(bench, [sample for task in tasks for sample in task.samples])
+    result = evaluate(
+        bench.with_adapter(adapter),
+        tasks,
+        vision=bench.vision,
+        batch_size=settings.batch_size,
+        max_new_tokens=settings.max_new_tokens,
+        encoder=bench.encoder,
+        progress=progress,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    write_jsonl(out / "predictions.jsonl", result.predictions)
+    write_json(out / "evaluation.json", {"step": step, "skills": result.skills})
+    mean = sum(skill["score"] for skill in result.skills.values()) / max(1, len(result.skills))
+    return {"skills": len(result.skills), "mean_score": mean}
+
+
+def prune_step(pool: Pool, features: Path, labels: Path, keep: int, step: int, out: Path) -> Facts:
+    """Cut the pool to size by removing, in each cluster, what is most like an older sample that stays or stayed.
+
+    Args:
+        pool: the pool; gets a commit and ledger entries.
+        features: the feature store with ``embedding`` of every sample in the pool.
+        labels: labels.parquet with the cluster of every sample.
+        keep: samples that stay.
+        step: who prunes.
+        out: directory that gets prune.json and pruned.parquet.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    table = pq.read_table(labels)
+    ids = table["id"].to_pylist()
+    clusters = table["cluster"].to_numpy()
+    pruning = prune_semantically(FeatureStore(features).view(ids)["embedding"], clusters, keep)
+    neighbours = [ids[n] if n >= 0 else None for n in pruning.neighbour[pruning.pruned]]
+    similarity = pruning.similarity[pruning.pruned]
+    pruned = pa.table(
+        {
+            "id": pa.array([ids[row] for row in pruning.pruned], pa.string()),
+            "cluster": pa.array(clusters[pruning.pruned], pa.int64()),
+            "neighbour": pa.array(neighbours, pa.string()),
+            "similarity": pa.array(similarity, pa.float64(), mask=~np.isfinite(similarity)),
+        }
+    )
+    write_table(out / "pruned.parquet", pruned)
+    before = len(ids)
+    version = pool.version
+    if len(pruned):
+        version = pool.remove(
+            pruned["id"].to_pylist(), step=step, neighbours=pruned, message=f"step {step}: cut to {keep} samples"
+        )
+    facts = {"before": before, "pruned": len(pruned), "pool_size": len(pool), "pool_version": version, "keep": keep}
+    write_json(out / "prune.json", facts)
+    return facts
+
+
+def increments(progress: Progress | None) -> Progress:
+    """Turn calls with a running count into calls with what was just done."""
+    last = 0
+
+    def call(count: int) -> None:
+        nonlocal last
+        if progress is not None:
+            progress(count - last)
+        last = count
+
+    return call
