@@ -53,5 +53,5 @@ class ImageRoot:
         return real
 
     def _inside(self, real: str) -> bool:
-        prefix = self.root if self.root.endswith(os.sep) else self.root
+        prefix = self.root if self.root.endswith(os.sep) else self.root + os.sep
         return real.startswith(prefix)
