@@ -165,6 +165,7 @@ def _skills() -> list[str]:
 def _write_ingest(step: Path, pool: Pool, added: int, number: int) -> None:
     bad = {"image missing": number, "no answer": 1} if number % 2 else {}
     document = {"added": added, "quarantined": sum(bad.values()), "reasons": bad, "duplicates": 3 * (number == 2)}
+    document |= {"refused": {"x": "too long"} if number == 4 else {}, "leaked_rows": 0, "leaked_images": 2}
     _dump(step / "ingest.json", {**document, "pool_version": pool.version, "pool_size": len(pool)})
 
 
@@ -223,8 +224,8 @@ def _write_selection(
         pq.write_table(pa.table({"id": ids, "cluster": pa.array(clusters)}), step / "labels.parquet")
     scores = rng.normal(size=len(chosen)).round(3)
     reasons = [
-        f"{experts[row] or 'random'} {s:.2f}, one of its part of the range{hostile}"
-        for row, s in zip(chosen, scores, strict=True)
+        f"cluster 3 keeps 34 of 95; {experts[row] or 'random'} spreads most; drawn from stratum 7 of 50{hostile}"
+        for row in chosen
     ]
     table = pa.table(
         {
@@ -240,7 +241,8 @@ def _write_selection(
         }
     )
     pq.write_table(table, step / "selection.parquet")
-    _dump(step / "selection.json", info)
+    head = {name: info.pop(name) for name in ("method", "budget", "pool_size", "trained")}
+    _dump(step / "selection.json", {**head, "selector": info})
 
 
 def _learn(accuracy: dict[str, float], method: str, pool: Pool, chosen: np.ndarray, number: int, hostile: str) -> None:

@@ -75,6 +75,7 @@ def test_page_shows_numbers_clusters_pairs_and_what_was_set_aside(text: str) -> 
         "ペルーの首都はどこですか。",
         "cosine similarity",
         "image missing",
+        "2 evaluation pictures are also in the pool",
         "rare skills",
         "data:image/jpeg;base64,",
     ):

@@ -15,7 +15,11 @@ _EXAMPLES = 12
 
 @dataclass(frozen=True)
 class Arrival:
-    """One step's ingest counts; the same for every run of a continuum except the pool's size."""
+    """One step's ingest counts; the same for every run of a continuum except the pool's size.
+
+    `refused` samples are in the pool but do not fit the model; `leaked` counts evaluation rows and images that are also
+    in the pool.
+    """
 
     number: int
     name: str
@@ -23,6 +27,9 @@ class Arrival:
     quarantined: int
     duplicates: int
     pool_size: int
+    refused: int
+    leaked_rows: int
+    leaked_images: int
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,21 @@ class Arrivals:
     steps: list[Arrival]
     reasons: list[tuple[str, int]]
     examples: list[SetAside]
-    quarantined: int
+
+    @property
+    def quarantined(self) -> int:
+        """Rows set aside, all steps."""
+        return sum(step.quarantined for step in self.steps)
+
+    @property
+    def refused(self) -> int:
+        """Samples that do not fit the model, all steps."""
+        return sum(step.refused for step in self.steps)
+
+    @property
+    def leaked(self) -> tuple[int, int]:
+        """Evaluation rows and images that are also in the pool at the last step."""
+        return self.steps[-1].leaked_rows, self.steps[-1].leaked_images
 
 
 def arrivals(runs: Sequence[Run], pools: Sequence[Any]) -> Arrivals | None:
@@ -63,10 +84,21 @@ def arrivals(runs: Sequence[Run], pools: Sequence[Any]) -> Arrivals | None:
         if step.ingest is None:
             continue
         added, quarantined, duplicates = (int(step.ingest.get(k, 0)) for k in ("added", "quarantined", "duplicates"))
-        steps.append(Arrival(step.number, step.name, added, quarantined, duplicates, step.pool_size or 0))
+        steps.append(
+            Arrival(
+                number=step.number,
+                name=step.name,
+                added=added,
+                quarantined=quarantined,
+                duplicates=duplicates,
+                pool_size=step.pool_size or 0,
+                refused=len(step.ingest.get("refused") or ()),
+                leaked_rows=int(step.ingest.get("leaked_rows", 0)),
+                leaked_images=int(step.ingest.get("leaked_images", 0)),
+            )
+        )
         reasons.update({str(reason): int(count) for reason, count in (step.ingest.get("reasons") or {}).items()})
-    total = sum(step.quarantined for step in steps)
-    return Arrivals(run.label, steps, reasons.most_common(), _examples(pool), total)
+    return Arrivals(run.label, steps, reasons.most_common(), _examples(pool))
 
 
 def _examples(pool: Any) -> list[SetAside]:

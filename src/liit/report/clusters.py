@@ -148,9 +148,12 @@ def _spread(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _why(row: Mapping[str, Any]) -> str:
-    if row.get("reason"):
-        return str(row["reason"])
     score = row.get("score")
+    if row.get("reason"):
+        clauses = str(row["reason"]).split("; ")
+        # The cluster's own figures stand beside its samples already.
+        own = clauses[1:] if len(clauses) > 1 and clauses[0].startswith("cluster ") else clauses
+        return "; ".join(own if score is None else [*own, f"score {score:.3g}"])
     return f"{row.get('expert') or 'score'} {score:.3g}" if score is not None else ""
 
 

@@ -161,9 +161,10 @@ def _selection(directory: Path) -> Selection | None:
     if labels.is_file():
         table = pq.read_table(labels, columns=["id", "cluster"])
         clusters = dict(zip(table["id"].to_pylist(), table["cluster"].to_pylist(), strict=True))
+    document = _json(directory / "selection.json") or {}
     return Selection(
         table=pq.read_table(directory / "selection.parquet"),
-        info=_json(directory / "selection.json") or {},
+        info={**document, **(document.get("selector") or {})},
         labels=clusters,
     )
 
