@@ -43,42 +43,41 @@ def start(pool: Path, rows: Path) -> subprocess.Popen[str]:
     return process
 
 
-def kill_until_done(tmp_path: Path, llava_dataset: Callable[..., Path], kills: int, seed: int) -> int:
+def run_and_kill(pool: Path, rows: Path, after: float) -> bool:
+    """Run the command, kill it after some seconds of work, and say whether it had ended by itself."""
+    process = start(pool, rows)
+    time.sleep(after)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() in (0, -signal.SIGKILL)
+    return process.returncode == 0
+
+
+def kill_until(hits: int, tmp_path: Path, llava_dataset: Callable[..., Path], seed: int) -> None:
     ingest(Pool.create(tmp_path / "base"), llava_dataset(60, "old.json"), "llava-json", "old")
     rows = llava_dataset(300, "new.json", prefix="n")
     (tmp_path / "images" / "7.png").write_bytes(b"broken")  # so that the quarantine is written too
     shutil.copytree(tmp_path / "base", tmp_path / "undisturbed")
-    began = time.monotonic()
     process = start(tmp_path / "undisturbed", rows)
+    began = time.monotonic()
     assert process.wait() == 0
     lasts = time.monotonic() - began
-    states = [contents(Pool.open(tmp_path / "undisturbed").at(version)) for version in (2, 3, 4)]
+    undisturbed = Pool.open(tmp_path / "undisturbed")
+    states = [contents(undisturbed.at(version)) for version in (2, 3, 4)]
     rng = np.random.default_rng(seed)
-    hits = 0
-    for number in range(kills):
-        pool = tmp_path / f"pool-{number}"
+    while hits > 0:
+        pool = tmp_path / "pool"
         shutil.copytree(tmp_path / "base", pool)
-        while True:
-            process = start(pool, rows)
-            try:
-                process.wait(timeout=rng.uniform(0, lasts))
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
+        while not run_and_kill(pool, rows, after=rng.uniform(0, lasts)):
+            hits -= 1
             assert contents(Pool.open(pool)) == states[Pool.open(pool).version - 2]
-            if process.returncode == 0:
-                break
-            assert process.returncode == -signal.SIGKILL
-            hits += 1
         assert contents(Pool.open(pool)) == states[-1]
         shutil.rmtree(pool)
-    return hits
 
 
 def test_killed_during_ingest_or_removal_the_same_command_gives_the_same_pool(tmp_path, llava_dataset) -> None:
-    kill_until_done(tmp_path, llava_dataset, kills=1, seed=0)
+    kill_until(1, tmp_path, llava_dataset, seed=0)
 
 
 @pytest.mark.slow
 def test_many_kills_at_random_instants_never_leave_a_half_commit(tmp_path, llava_dataset) -> None:
-    assert kill_until_done(tmp_path, llava_dataset, kills=20, seed=1) >= 15
+    kill_until(24, tmp_path, llava_dataset, seed=1)
