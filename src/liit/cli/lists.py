@@ -1,0 +1,36 @@
+"""Commands that list what exists."""
+
+from __future__ import annotations
+
+import json
+
+from liit.cli.app import app
+from liit.cli.show import AsJson
+
+
+@app.command()
+def methods(as_json: AsJson = False) -> None:
+    """List methods and selectors, with the features that each needs."""
+    from liit.lifelong.methods import METHODS
+    from liit.selection import selectors
+
+    found = {
+        "methods": [
+            {"name": m.name, "description": m.description, "selector": m.selector, "needs": list(m.features)}
+            for m in METHODS.values()
+        ],
+        "selectors": [
+            {"name": s.name, "description": s.description, "needs": list(s.needs), "reads": list(s.reads)}
+            for s in selectors().values()
+        ],
+    }
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    for title, entries in found.items():
+        print(f"{title}:")
+        width = max(len(str(entry["name"])) for entry in entries)
+        for entry in entries:
+            needs = f" [needs {', '.join(entry['needs'])}]" if entry["needs"] else ""
+            print(f"  {entry['name']!s:<{width}}  {entry['description']}{needs}")
+        print()

@@ -1,0 +1,112 @@
+"""Several runs side by side, each in a process of its own.
+
+A small model gains little from a second thread, so two methods on two cores finish sooner side by side than one after
+the other. Each process gets its share of the cores, a passive wait policy (threads that spin take the core from the
+other process) and an allocator that keeps large blocks (where fresh pages are dear, training spends half its time on
+them). Variables that the user has set are left as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from liit.errors import InputError
+
+TUNED = {
+    "OMP_WAIT_POLICY": "passive",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run to be made.
+
+    Attributes:
+        label: put before its lines.
+        arguments: of the command line, without the program's name.
+    """
+
+    label: str
+    arguments: tuple[str, ...]
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def child_environment(threads: int) -> dict[str, str]:
+    """Environment of one process; what the user has set stays."""
+    return {**TUNED, "OMP_NUM_THREADS": str(threads), **os.environ}
+
+
+def run_jobs(jobs: Sequence[Job], at_once: int, show: Callable[[str], None]) -> None:
+    """Run jobs, at most so many at once, in the order given.
+
+    The first that fails stops the others; what they have done stays on disk, and the same call goes on from there.
+
+    Args:
+        jobs: what to run.
+        at_once: processes side by side.
+        show: gets every line that they print.
+
+    Raises:
+        InputError: a job said that its input is wrong.
+        RuntimeError: a job failed otherwise.
+    """
+    threads = max(1, cores() // max(1, min(at_once, len(jobs))))
+    running: set[subprocess.Popen[str]] = set()
+    lock = threading.Lock()
+    stopped = threading.Event()
+
+    def work(job: Job) -> None:
+        if stopped.is_set():
+            return
+        process = subprocess.Popen(  # noqa: S603 (this program itself, arguments as a list)
+            [sys.executable, "-m", "liit", *job.arguments],
+            env=child_environment(threads),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=Path.cwd(),
+        )
+        with lock:
+            running.add(process)
+        last = ""
+        assert process.stdout is not None
+        for line in process.stdout:
+            last = line.rstrip()
+            show(f"{job.label}: {last}")
+        code = process.wait()
+        with lock:
+            running.discard(process)
+        if code and not stopped.is_set():
+            stopped.set()
+            message = last.removeprefix("liit: ").removeprefix("error: ")
+            if code == 2:
+                raise InputError(f"{job.label}: {message}")
+            raise RuntimeError(f"{job.label} ended with code {code}: {message}")
+
+    with ThreadPoolExecutor(max_workers=max(1, at_once)) as executor:
+        futures = [executor.submit(work, job) for job in jobs]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+            for future in futures:
+                if future.done():
+                    future.result()
+        except BaseException:
+            stopped.set()
+            with lock:
+                for process in running:
+                    process.terminate()
+            raise
