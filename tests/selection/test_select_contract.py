@@ -19,7 +19,23 @@ KINDS = ("plain", "missing", "all-missing", "constant", "zero", "duplicates", "o
 METHODS = tuple(selectors())
 COLUMNS = ["id", "row", "cluster", "expert", "score", "rank", "reason"]
 
+QUERIES = {name: np.random.default_rng(9).normal(size=(5, 6)) * 2 for name in ("gradient", "last_hidden_weighted")}
+
 VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "rds-plus": [
+        {"queries": QUERIES},
+        {"queries": QUERIES, "groups": [0, 0, 1, 1, 2]},
+        {"queries": QUERIES, "spend_turn": False, "memory": 1},
+        {"queries": QUERIES, "mode": "max"},
+        {"queries": QUERIES, "mode": "mean-max", "groups": list("aabbc")},
+    ],
+    "gist": [{"queries": QUERIES}, {"queries": QUERIES, "groups": list("aabbc"), "aggregate": "subtask", "rank": 2}],
+    "less": [{"queries": QUERIES}, {"queries": QUERIES, "groups": list("aabbc")}],
+    "scalselect": [{}, {"energy": 1.0}],
+    "semdedup": [{}, {"k": 2, "memory": 1}],
+    "density": [{}, {"k": 3, "compat": "official"}],
+    "coincide": [{}, {"k": 4}],
+    "perplexity": [{}, {"where": "middle"}, {"where": "bottom"}, {"stratified": True}],
     "adapt-inf": [{}, {"expert": "rank-average"}, {"expert": "mixture", "k": 3}, {"compat": "official", "k": 2}],
 }
 CASES = [(name, options) for name in METHODS for options in VARIANTS.get(name, [{}])]
@@ -83,6 +99,8 @@ def test_a_permutation_of_the_rows_permutes_the_answer(
 def test_without_ids_the_content_decides_and_not_the_order(
     name: str, options: dict[str, Any], make_features: Callable[..., Features]
 ) -> None:
+    if name == "semdedup":
+        pytest.skip("without ids the order of the rows says which of two is the earlier: it is part of the question")
     features = make_features(90, 1, ids=False)
     expected = run(name, features, 31, options).rows
     order = np.random.default_rng(0).permutation(90)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from liit.selection import adapt_infinity, uniform  # noqa: F401  (importing a module registers its selectors)
+from liit.selection import (  # noqa: F401  (importing a module registers its selectors)
+    adapt_infinity,
+    coincide,
+    density,
+    one_score,
+    semdedup,
+    uniform,
+)
 from liit.selection._experts import ExpertInfo, experts, register_expert
 from liit.selection._select import select
 from liit.selection.budget import allocate
+from liit.selection.gist import gist_scores
+from liit.selection.less import adam_direction
 from liit.selection.problem import Problem
+from liit.selection.rds_plus import round_robin
 from liit.selection.registry import SelectorInfo, register_selector, selectors
 from liit.selection.result import Choice, Selection
 from liit.selection.sampling import score_entropy, stratified_sample
+from liit.selection.scalselect import leverage
 
 __all__ = [
     "Choice",
@@ -17,10 +28,14 @@ __all__ = [
     "Problem",
     "Selection",
     "SelectorInfo",
+    "adam_direction",
     "allocate",
     "experts",
+    "gist_scores",
+    "leverage",
     "register_expert",
     "register_selector",
+    "round_robin",
     "score_entropy",
     "select",
     "selectors",

@@ -13,6 +13,7 @@ from liit.errors import InputError
 from liit.selection._experts import ExpertInfo, built_in_experts, expert_scores, find_expert
 from liit.selection.arrays import AnyArray, Floats, Ints, as_count, as_fraction, as_labels, one_of
 from liit.selection.budget import allocate, allocate_weighted
+from liit.selection.clusters import cluster_members
 from liit.selection.kmeans import DEFAULT_GRID, cluster
 from liit.selection.problem import Problem
 from liit.selection.registry import register_selector
@@ -71,7 +72,7 @@ def adapt_infinity(
     offered = _offered(problem, experts)
     table = {e.name: expert_scores(problem, e) for e in offered}
     skills, info = _pseudo_skills(problem, k, k_grid, labels)
-    members = _members(skills)
+    members = cluster_members(skills)
     budgets = allocate([len(m) for m in members], problem.budget)
     plan = _Plan(problem, table, expert, bins, trim, clip=compat is None)
     for c, (rows, share) in enumerate(zip(members, budgets, strict=True)):
@@ -115,12 +116,6 @@ def _pseudo_skills(
     rows = problem.unit_rows("gradient")
     found = cluster(rows, k, grid, problem.seed)
     return found.labels, {"k": found.k, "curve": found.curve, "without_gradient": int(rows.missing.sum())}
-
-
-def _members(labels: Ints) -> list[Ints]:
-    count = int(labels.max(initial=-1)) + 1
-    by_label = np.argsort(labels, kind="stable").astype(np.int64)
-    return np.split(by_label, np.cumsum(np.bincount(labels, minlength=count))[:-1]) if count else []
 
 
 @dataclass

@@ -102,6 +102,8 @@ def find_selector(name: str) -> SelectorInfo:
     Raises:
         InputError: there is none; the message has the nearest name and the list.
     """
+    if name in _selectors:  # installed packages are searched only when they must be: it takes milliseconds
+        return _selectors[name]
     known = selectors()
     if name not in known:
         raise InputError(unknown("selector", name, known))

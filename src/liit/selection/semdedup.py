@@ -1,0 +1,68 @@
+"""SemDeDup (Abbas et al. 2023): in each cluster of embeddings, the rows least similar to an earlier one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from liit.selection.arrays import as_count
+from liit.selection.budget import allocate
+from liit.selection.clusters import choose, cluster_feature
+from liit.selection.kmeans import DEFAULT_GRID
+from liit.selection.problem import Problem
+from liit.selection.redundancy import DEFAULT_MEMORY, least_redundant, redundancy
+from liit.selection.registry import register_selector
+from liit.selection.result import Choice
+
+
+@register_selector(
+    "semdedup",
+    needs=("embedding",),
+    description="clusters of embeddings, even budgets; in each the rows least similar to an earlier row",
+)
+def semdedup(
+    problem: Problem,
+    *,
+    k: int | None = None,
+    k_grid: Sequence[int] = DEFAULT_GRID,
+    labels: npt.ArrayLike | None = None,
+    memory: int = DEFAULT_MEMORY,
+) -> Choice:
+    """Select by SemDeDup's rule, shares by water-filling.
+
+    Score: M_j = max over earlier rows i < j of the cluster of cos(i, j); the smallest stay, ties to the earlier row.
+    Earlier means a smaller id, or, without ids, a smaller row number. Rows without an embedding are a cluster of their
+    own.
+
+    Args:
+        problem: feature `embedding` [N, d], budget, seed.
+        k: number of clusters; None: by the elbow over `k_grid`.
+        k_grid: numbers of clusters to try.
+        labels: clusters of the rows, if they are already known.
+        memory: bytes for copies of rows.
+
+    Returns:
+        The choice.
+
+    Raises:
+        InputError: the feature or an option is malformed.
+    """
+    limit = as_count(memory, "memory", minimum=1)
+    clusters = cluster_feature(problem, "embedding", k, k_grid, labels)
+    by_arrival = np.argsort(problem.arrival, kind="stable").astype(np.int64)
+    found = redundancy(clusters.rows.select(by_arrival), clusters.labels[by_arrival], limit)
+    similarity = np.empty(problem.n)
+    similarity[by_arrival] = found.similarity
+    shares = allocate([len(m) for m in clusters.members], problem.budget)
+    score = np.where(np.isfinite(similarity), similarity, np.nan)
+    return choose(
+        problem,
+        clusters,
+        shares,
+        score,
+        "similarity to an earlier row",
+        [{} for _ in clusters.members],
+        lambda c, members, share: least_redundant(similarity, members, len(members)),
+    )
