@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))  # so that tests find tiny_vlm.py, whose fixtures all of them may use
+pytest_plugins = ["tiny_vlm"]
 
 MakeImage = Callable[..., Path]
 MakeDataset = Callable[..., Path]

@@ -80,7 +80,9 @@ class ChatEncoder:
             images: false gives the no-image twin: the same words without images and their tags.
 
         Raises:
-            RowRefusedError: longer than the model's ``max_length``, or a template that rewrites earlier turns.
+            RowRefusedError: longer than the model's ``max_length``, the model's own image token in the text, or a
+                template or tokenizer under which the answer cannot be located.
+            InputError: an image that is gone.
         """
         messages = sample.messages if images else without_images(sample.messages)
         text = self._render(messages)
@@ -90,19 +92,21 @@ class ChatEncoder:
             if message.role == "assistant"
         ]
         refs = sample.images if images else ()
-        text, spans = self._expand_images(text, spans, refs)
+        text, spans = self._expand_images(sample.id, text, spans, refs)
         return self._tokenise(sample.id, text, spans, refs)
 
     def encode_prompt(self, sample: Sample) -> Encoded:
         """Tokenise everything before the last answer, ready for generation; the mask is all false."""
         text = self._render(sample.messages[:-1], generate=True)
-        text, _ = self._expand_images(text, [], sample.images)
+        text, _ = self._expand_images(sample.id, text, [], sample.images)
         return self._tokenise(sample.id, text, [], sample.images)
 
     def _tokenise(
         self, sample_id: str, text: str, spans: Sequence[tuple[int, int]], images: tuple[ImageRef, ...]
     ) -> Encoded:
-        out = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        bos = self.tokenizer.bos_token  # as the model's own processor: added unless the template wrote it
+        special = bos is None or not text.startswith(bos)
+        out = self.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
         ids = np.asarray(out["input_ids"], dtype=np.int64)
         if len(ids) > self.vlm.max_length:
             raise RowRefusedError(
@@ -112,8 +116,23 @@ class ChatEncoder:
         offsets = np.asarray(out["offset_mapping"], dtype=np.int64).reshape(-1, 2)
         mask = np.zeros(len(ids), dtype=bool)
         for start, end in spans:
-            mask |= (offsets[:, 0] >= start) & (offsets[:, 1] <= end) & (offsets[:, 1] > offsets[:, 0])
+            mask |= self._tokens_of(sample_id, text, offsets, start, end)
         return Encoded(sample_id, ids, mask, images)
+
+    def _tokens_of(self, sample_id: str, text: str, offsets: np.ndarray, start: int, end: int) -> np.ndarray:
+        """Which tokens make up text[start:end]; a token may also hold white space of the template around it."""
+        first, last = offsets.T
+        inside: np.ndarray = (first < end) & (last > start)
+        inside |= (first == last) & (last > start) & (last <= end)  # spaces that the tokenizer trims to nothing
+        for i in np.flatnonzero(inside & ((first < start) | (last > end))):
+            outside = text[first[i] : start] + text[end : last[i]]
+            if outside.strip():
+                raise RowRefusedError(
+                    f"sample {sample_id!r}: the tokenizer of {self.vlm.path} joins the template's {outside!r} with an "
+                    "answer in one token, so the answer cannot be masked; use a chat template with special tokens "
+                    "around answers"
+                )
+        return inside
 
     def _render(self, messages: Sequence[Message], *, generate: bool = False) -> str:
         turns = [{"role": m.role, "content": _parts(m.text)} for m in messages]
@@ -130,13 +149,13 @@ class ChatEncoder:
         return len(prompt), len(through.rstrip())
 
     def _expand_images(
-        self, text: str, spans: Sequence[tuple[int, int]], images: Sequence[ImageRef]
+        self, sample_id: str, text: str, spans: Sequence[tuple[int, int]], images: Sequence[ImageRef]
     ) -> tuple[str, list[tuple[int, int]]]:
         token = self.processor.image_token
         pieces = text.split(token)
         if len(pieces) != len(images) + 1:
             raise RowRefusedError(
-                f"the template produced {len(pieces) - 1} image places for {len(images)} images; "
+                f"sample {sample_id!r}: the template produced {len(pieces) - 1} image places for {len(images)} images; "
                 f"the text may contain the model's own image token {token!r}"
             )
         out = pieces[0]
@@ -167,16 +186,25 @@ class ChatEncoder:
 
 def without_images(messages: Sequence[Message]) -> tuple[Message, ...]:
     """The same conversation with every image tag taken out."""
-    return tuple(Message(m.role, m.text.replace(f"{IMAGE_TAG}\n", "").replace(IMAGE_TAG, "").strip()) for m in messages)
+    return tuple(Message(m.role, _without_tags(m.text)) if IMAGE_TAG in m.text else m for m in messages)
+
+
+def _without_tags(text: str) -> str:
+    return text.replace(f"{IMAGE_TAG}\n", "").replace(IMAGE_TAG, "").strip()
 
 
 def _size(image: ImageRef) -> tuple[int, int]:
     """Width and height from the file's header, without decoding the pixels."""
     from PIL import Image
 
-    with Image.open(BytesIO(image.data) if image.data is not None else image.path) as opened:
-        width, height = opened.size
-        turned = opened.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    try:
+        with Image.open(BytesIO(image.data) if image.data is not None else image.path) as opened:
+            width, height = opened.size
+            turned = opened.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    except OSError as error:
+        raise InputError(
+            f"image {image.path!r} cannot be read any more ({error}); put the original file back or remove its rows"
+        ) from error
     return (height, width) if turned else (width, height)
 
 
