@@ -16,7 +16,7 @@ from liit.selection.blocks import UnitRows, product
 
 DEFAULT_MEMORY = 256 << 20
 
-_ROWS = 1024
+_ROWS = 512
 _EARLIER = 2048
 
 

@@ -1,0 +1,34 @@
+"""The pages about selection say what the code does."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+from liit.selection import selectors
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_table_of_methods_lists_every_method_its_features_and_its_options() -> None:
+    text = (ROOT / "docs" / "selection.md").read_text(encoding="utf-8")
+    table = text.split("## Methods")[1].split("### adapt-inf")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| `")]
+    found = {row[0].strip("`"): row for row in rows}
+    known = {name: s for name, s in selectors().items() if s.function.__module__.startswith("liit.")}
+    assert set(found) == set(known)
+    for name, selector in known.items():
+        _, features, _, options = found[name]
+        assert re.findall(r"`([^`]+)`", features) == list(selector.needs)
+        assert re.findall(r"`([^`]+)`", options) == list(selector.options)
+
+
+def test_the_page_on_official_code_shows_what_its_script_measures() -> None:
+    spec = importlib.util.spec_from_file_location("official_code", ROOT / "benchmarks" / "official_code.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    page = script.PAGE.read_text(encoding="utf-8")
+    assert page.split(script.BEGIN)[1].split(script.END)[0].strip() == script.table()
