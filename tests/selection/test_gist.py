@@ -104,6 +104,12 @@ def test_missing_and_empty_directions() -> None:
     assert scores[1] == 0.0
 
 
+def test_targets_without_a_gradient_give_no_score() -> None:
+    train, targets = case(7)
+    assert not gist_scores(train, np.zeros_like(targets), 0.95).any()
+    assert len(select("gist", {"gradient": train}, 9, queries=np.zeros_like(targets))) == 9
+
+
 def test_selector_takes_the_best_scores() -> None:
     train, targets = case(8)
     found = select("gist", {"gradient": train}, 30, queries=targets, rank=0.8)

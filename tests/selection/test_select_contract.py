@@ -201,6 +201,8 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_the_list() -> None:
         ({"id": np.array([0.5, 1.0])}, 1, "id"),
         ({"id": np.array(["a", 1], dtype=object)}, 1, "id"),
         ({"id": np.zeros((2, 2), int)}, 1, "id"),
+        ({"id": np.array(["a", "b"]), "el2n": np.zeros(3)}, 1, "features must all have .* id 2, el2n 3"),
+        ({"id": np.array(["a", "b"]), "el2n": 1.0}, 1, "features must all have .* id 2, el2n none"),
         ({}, 1, "features"),
         ([1, 2], 1, "features"),
     ],

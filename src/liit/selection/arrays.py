@@ -21,9 +21,9 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 AnyArray = npt.NDArray[Any]
 
-# float32 resolves 6e-8 of a value. Rounding may cost a score at most this part of its spread; a score that sits on an
-# offset so large that it would cost more (1e6 + small differences) could not have come as float32, and stays float64.
-_WORST_ROUNDING = 1e-4
+# float32 resolves 6e-8 of a value. Rounding may cost the median score at most this part of the spread; scores that sit
+# on an offset so large that it would cost more (1e6 + small differences) would not survive as float32 and stay float64.
+_WORST_ROUNDING = 1e-6
 
 
 def as_count(value: object, name: str, minimum: int = 0) -> int:
@@ -67,7 +67,7 @@ def as_scores(values: npt.ArrayLike, name: str = "scores", length: int | None = 
         length: the expected N, if known.
 
     Returns:
-        float64 [N], rounded to float32 unless that would cost more than 1e-4 of the spread of the scores.
+        float64 [N], rounded to float32 unless that would cost more than a millionth of the spread of the scores.
 
     Raises:
         InputError: not one-dimensional, not numbers, the wrong length, or infinite values.
@@ -84,8 +84,9 @@ def as_scores(values: npt.ArrayLike, name: str = "scores", length: int | None = 
         return wide
     with np.errstate(over="ignore"):
         rounded = known.astype(np.float32).astype(np.float64)
-    largest = float(np.abs(known).max()) or 1.0
-    if np.isinf(rounded).any() or np.abs(rounded - known).max() / largest > _WORST_ROUNDING * np.std(known / largest):
+    if np.isinf(rounded).any():
+        return wide
+    if float(np.median(np.abs(rounded - known))) > _WORST_ROUNDING * float(np.std(known)):
         return wide
     wide[~np.isnan(wide)] = rounded
     return wide

@@ -126,6 +126,11 @@ class Problem:
         return self._cache[name]
 
     def _length(self) -> int:
+        if isinstance(self._features, dict):  # other mappings may read a column from disk when asked for it
+            lengths = {name: np.shape(column)[:1] for name, column in self._features.items()}
+            if len(set(lengths.values())) > 1:
+                listed = ", ".join(f"{name} {length[0] if length else 'none'}" for name, length in lengths.items())
+                raise InputError(f"features must all have the same number of rows, got {listed}")
         for name in ("id", *self._features):
             if name in self._features:
                 shape = np.shape(self._column(name))
