@@ -25,7 +25,7 @@ def methods(as_json: AsJson = False) -> None:
         ],
     }
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(json.dumps(found))
         return
     for title, entries in found.items():
         print(f"{title}:")

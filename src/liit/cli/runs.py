@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from liit.cli.app import app
+from liit.cli.quiet import quiet_libraries
 from liit.cli.show import AsJson, console, facts
 
 Settings = Annotated[
@@ -29,7 +30,8 @@ def demo(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run the built-in continuum end to end on the CPU and write a report."""
+    """Run the built-in continuum: methods side by side, then a report."""
+    quiet_libraries()
     screen = console(as_json)
 
     def show(line: str) -> None:
@@ -50,7 +52,7 @@ def demo(
         print(to_json(table))
         return
     print()
-    print(to_text(table))
+    print(to_text(table).rstrip())
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result.seconds.items())
     print(f"\ntime: {sum(result.seconds.values()):.0f} s ({spent})")
     print(f"report: {result.report}")
@@ -70,6 +72,7 @@ def run(
 
     overrides = [*(settings or ()), *([f"method={method}"] if method else ())]
     loaded = load_config(continuum, overrides)  # before the model's libraries, which take seconds to load
+    quiet_libraries()
     from liit.lifelong.loop import run as run_continuum
     from liit.report import summary_table, to_json, to_text, write_report
 
@@ -80,7 +83,7 @@ def run(
         print(to_json(table))
         return
     print()
-    print(to_text(table))
+    print(to_text(table).rstrip())
     print(f"\nreport: {report}")
 
 
@@ -97,4 +100,4 @@ def report(
     everything = [*runs, *([reference] if reference and reference not in runs else ())]
     page = write_report(everything, out, reference=reference)
     table: Any = summary_table(everything, reference)
-    print(to_json(table) if as_json else f"{to_text(table)}\n\nreport: {page}")
+    print(to_json(table) if as_json else f"{to_text(table).rstrip()}\n\nreport: {page}")

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from liit.lifelong.rundir import finite
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for scripts.")]
 
 
@@ -20,7 +22,7 @@ def console(as_json: bool) -> Console:
 def facts(values: Mapping[str, Any], as_json: bool) -> None:
     """Print a command's result."""
     if as_json:
-        print(json.dumps(values, ensure_ascii=False, default=str))
+        print(json.dumps(finite(values), default=str))
         return
     for name, value in values.items():
         if isinstance(value, Mapping):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from liit.cli.app import app
+from liit.cli.quiet import quiet_libraries
 from liit.cli.runs import Settings
 from liit.cli.show import AsJson, console, facts
 from liit.errors import InputError
@@ -27,7 +28,10 @@ def ingest(
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad row.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take a dataset file into a pool; bad rows are set aside and counted."""
+    """Take a dataset file into a pool, setting bad rows aside.
+
+    Rows set aside are counted by reason; the pool keeps them in its quarantine.
+    """
     from dataclasses import asdict
 
     from liit.data.ingest import ingest as ingest_file
@@ -51,7 +55,7 @@ def extract(
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compute features of every sample of a pool with one checkpoint."""
+    """Compute features of a pool's samples with one checkpoint."""
     bench, reporter = _bench(config, settings, as_json)
     from liit.data.pool import Pool
     from liit.lifelong import stages
@@ -81,6 +85,9 @@ def select(
     as_json: AsJson = False,
 ) -> None:
     """Choose samples and say why."""
+    from collections import ChainMap
+
+    import numpy as np
     import yaml
 
     from liit.data.pool import Pool
@@ -92,6 +99,8 @@ def select(
         raise InputError(f"--budget: got {budget}, expected a positive number of samples")
     if to != "llava-json":
         raise InputError(f"--to: got {to!r}, expected llava-json")
+    if write is not None and not write.parent.is_dir():
+        raise InputError(f"--write: there is no folder {str(write.parent)!r}")
     opened = Pool.open(pool)
     given: dict[str, Any] = {}
     for option in options or ():
@@ -99,17 +108,17 @@ def select(
         if not equals:
             raise InputError(f"--option {option}: expected name=value, for example k=20")
         given[name.replace("-", "_")] = yaml.safe_load(value)
-    columns: Any
+    table = opened.columns(["id", "source"]).to_pydict()
+    sources = dict(zip(table["id"], table["source"], strict=True))
+    candidates = list(sources)
+    stored_columns: Any = {}
     if features is not None:
         stored = FeatureStore(features)
         known = set(stored.stored_ids())
-        candidates = [sample for sample in opened.ids() if sample in known]
-        columns = stored.view(candidates)
-    else:
-        import numpy as np
-
-        candidates = opened.ids()
-        columns = {"id": np.asarray(candidates, dtype=str)}
+        candidates = [sample for sample in candidates if sample in known]
+        stored_columns = stored.view(candidates)
+    own = {"source": np.asarray([sources[i] for i in candidates], str), "id": np.asarray(candidates, str)}
+    columns = ChainMap(own, stored_columns)  # a stored column is read when it is asked for, and only then
     selection = choose(method, columns, budget, seed, **given)
     result = write_selection(selection, method, budget, opened, candidates, out)
     left = len(opened) - len(candidates)
@@ -128,14 +137,15 @@ def prune(
     step: Annotated[int, typer.Option(help="Who prunes; kept in the ledger.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Remove the most redundant samples of each cluster for good (a new version of the pool)."""
+    """Remove the most redundant samples of a pool for good.
+
+    Each cluster loses what is most like an older sample of it; the pool gets a new version and a ledger of what left.
+    """
     from liit.data.pool import Pool
     from liit.lifelong.stages import prune_step
 
     if keep <= 0:
         raise InputError(f"--keep: got {keep}, expected a positive number of samples")
-    if not labels.is_file():
-        raise InputError(f"--labels: there is no file {str(labels)!r}; expected one written by liit select adapt-inf")
     facts(prune_step(Pool.open(pool), features, labels, keep, step, out), as_json)
 
 
@@ -149,12 +159,18 @@ def train(
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train the adapter on a selection, going on from another adapter or from the base model."""
+    """Train an adapter on a selection.
+
+    Training goes on from another adapter, or from the base model with a fresh one.
+    """
     bench, reporter = _bench(config, settings, as_json)
     from liit.data.pool import Pool
     from liit.lifelong import stages
     from liit.lifelong.workbench import derived_seed
+    from liit.model.lora import WEIGHTS
 
+    if out.exists() and not (out.is_dir() and ((out / WEIGHTS).is_file() or not any(out.iterdir()))):
+        raise InputError(f"--out: {str(out)!r} exists and is not an adapter; name a new directory")
     samples = Pool.open(pool).take(stages.read_selection(selection))
     with reporter.stage(0, selection.parent.name, "train", None) as progress:
         result = stages.train_step(
@@ -171,7 +187,7 @@ def evaluate(
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure one checkpoint on every skill of a continuum file."""
+    """Measure one checkpoint on all skills of a continuum file."""
     import json
     import tempfile
 
@@ -194,6 +210,7 @@ def _bench(config: Path, settings: list[str] | None, as_json: bool) -> tuple[Any
     from liit.lifelong.progress import ConsoleReporter
 
     continuum = load_config(config, settings or ())
+    quiet_libraries()
     from liit.lifelong.workbench import Workbench
 
     return Workbench(continuum), ConsoleReporter(console(as_json))

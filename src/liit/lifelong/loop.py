@@ -9,6 +9,7 @@ from typing import Any
 from liit.config import Continuum, load_config
 from liit.data.pool import Pool
 from liit.data.sample import Sample
+from liit.errors import InputError
 from liit.evaluation.evaluate import SkillTask
 from liit.lifelong import stages
 from liit.lifelong.methods import Method, get_method
@@ -41,8 +42,11 @@ def run(
     loaded = continuum if isinstance(continuum, Continuum) else load_config(continuum, overrides)
     method = get_method(loaded.method)
     directory = RunDirectory(Path(out), loaded)
+    reporter = reporter or Reporter()
     with directory.exclusive():
-        Loop(directory, method, reporter or Reporter()).run()
+        if done := len(directory.stages):
+            reporter.say(f"{directory.path}: {done} stages are complete, going on after them")
+        Loop(directory, method, reporter).run()
     return directory
 
 
@@ -81,6 +85,8 @@ class Loop:
         finished = self.directory.facts(number, "prune" if self.method.prunes else "evaluate")
         if finished is None:
             candidates = self._candidates(number)
+            if not candidates:
+                raise InputError(self._nothing(number))
             ids = [sample.id for sample in candidates]
             features = self._extract(number, adapter, candidates, folder)
             self._stage(number, "select", lambda _: self._select(number, ids, features, folder))
@@ -133,12 +139,22 @@ class Loop:
 
     def _select(self, number: int, ids: list[str], features: Path | None, folder: Path) -> stages.Facts:
         continuum = self.continuum
+        if self.method.new_only:
+            new = set(self._new_ids(number))
+            ids = [sample for sample in ids if sample in new]
+            if not ids:
+                raise InputError(self._nothing(number))
         budget = len(ids) if self.method.once else continuum.budget
         if budget > len(ids):
-            self.reporter.note(f"the budget of {budget} is larger than the pool: training on all {len(ids)} samples")
+            what = "new data" if self.method.new_only else "pool"
+            self.reporter.note(f"the budget of {budget} is larger than the {what}: training on all {len(ids)} samples")
         seed = derived_seed(continuum.seed, number, "select")
-        new = set(self._new_ids(number))
-        return stages.select_step(self.method, continuum, self.pool, ids, new, features, budget, seed, folder)
+        return stages.select_step(self.method, continuum, self.pool, ids, features, budget, seed, folder)
+
+    def _nothing(self, number: int) -> str:
+        facts = self.directory.facts(number, "ingest") or {}
+        name = self.continuum.steps[number - 1].name
+        return f"step {number} ({name}): nothing to train on with {self.method.name}: {_ingest_note(facts)}"
 
     def _train(self, number: int, adapter: Path | None, folder: Path) -> None:
         training = self.continuum.training

@@ -18,6 +18,7 @@ class Method:
         selector: name of a registered selector.
         features: feature columns the selector and the pruner need; none means that no extraction runs.
         clusters: whether the selection settings (expert, k, bins, ...) apply.
+        new_only: whether only samples that came with the step may be chosen.
         prunes: whether the pool is cut to ``pruning.pool_size`` after each step.
         once: train once, on the whole pool, after the last step has arrived; else at every step within the budget.
     """
@@ -27,6 +28,7 @@ class Method:
     selector: str
     features: tuple[str, ...] = ()
     clusters: bool = False
+    new_only: bool = False
     prunes: bool = False
     once: bool = False
 
@@ -50,7 +52,7 @@ METHODS: dict[str, Method] = {
             prunes=True,
         ),
         Method("replay", "the budget drawn at random from the whole pool, old and new", "random"),
-        Method("sequential", "the budget drawn at random from the new data only", "new-only"),
+        Method("sequential", "the budget drawn at random from the new data only", "random", new_only=True),
         Method("multitask", "all data at once, after the last step: the upper reference", "all", once=True),
     )
 }

@@ -27,6 +27,10 @@ TUNED = {
 }
 
 
+class JobError(RuntimeError):
+    """One of several runs failed; its own lines say more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One run to be made.
@@ -62,7 +66,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, show: Callable[[str], None]) -> 
 
     Raises:
         InputError: a job said that its input is wrong.
-        RuntimeError: a job failed otherwise.
+        JobError: a job failed otherwise.
     """
     threads = max(1, cores() // max(1, min(at_once, len(jobs))))
     running: set[subprocess.Popen[str]] = set()
@@ -70,17 +74,17 @@ def run_jobs(jobs: Sequence[Job], at_once: int, show: Callable[[str], None]) -> 
     stopped = threading.Event()
 
     def work(job: Job) -> None:
-        if stopped.is_set():
-            return
-        process = subprocess.Popen(  # noqa: S603 (this program itself, arguments as a list)
-            [sys.executable, "-m", "liit", *job.arguments],
-            env=child_environment(threads),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=Path.cwd(),
-        )
-        with lock:
+        with lock:  # so that a process is either seen by who stops them, or not started
+            if stopped.is_set():
+                return
+            process = subprocess.Popen(  # noqa: S603 (this program itself, arguments as a list)
+                [sys.executable, "-m", "liit", *job.arguments],
+                env=child_environment(threads),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                cwd=Path.cwd(),
+            )
             running.add(process)
         last = ""
         assert process.stdout is not None
@@ -95,7 +99,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, show: Callable[[str], None]) -> 
             message = last.removeprefix("liit: ").removeprefix("error: ")
             if code == 2:
                 raise InputError(f"{job.label}: {message}")
-            raise RuntimeError(f"{job.label} ended with code {code}: {message}")
+            raise JobError(f"{job.label} ended with code {code}: {message}")
 
     with ThreadPoolExecutor(max_workers=max(1, at_once)) as executor:
         futures = [executor.submit(work, job) for job in jobs]

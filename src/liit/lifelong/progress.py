@@ -22,6 +22,9 @@ class Reporter:
     def note(self, text: str) -> None:
         """Say something about the stage at hand."""
 
+    def say(self, text: str) -> None:
+        """Say something about the run."""
+
 
 class ConsoleReporter(Reporter):
     """A bar with rate and time left on a terminal; one line per finished stage anywhere.
@@ -61,8 +64,15 @@ class ConsoleReporter(Reporter):
         seconds = time.perf_counter() - start
         rate = f" ({done / seconds:.0f}/s)" if total and done else ""
         notes = "".join(f"; {note}" for note in self._notes)
-        self.console.print(f"{title}: {seconds:.1f} s{rate}{notes}", highlight=False, markup=False, soft_wrap=True)
+        self._line(f"{title}: {seconds:.1f} s{rate}{notes}")
 
     def note(self, text: str) -> None:
         """Add to the line of the stage at hand."""
         self._notes.append(text)
+
+    def say(self, text: str) -> None:
+        """Print a line of its own."""
+        self._line(f"{self.label}{text}")
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)

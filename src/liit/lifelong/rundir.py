@@ -9,11 +9,12 @@ again from the beginning. `run.json` holds no times, so that a resumed run ends 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ FORMAT = 1
 
 
 class RunDirectory:
-    """One run on disk.
+    """One run on disk. Nothing is written before `exclusive`.
 
     Args:
         path: the directory; made when it does not exist.
@@ -41,7 +42,7 @@ class RunDirectory:
     def __init__(self, path: Path, continuum: Continuum) -> None:
         self.path = Path(path)
         self.continuum = continuum
-        self._state = self._open()
+        self._state = self._read()
 
     def step(self, number: int) -> Path:
         """Directory of a step; 0 is the base model before any step."""
@@ -53,6 +54,11 @@ class RunDirectory:
         """The pool's directory."""
         return self.path / "pool"
 
+    @property
+    def stages(self) -> tuple[tuple[int, str], ...]:
+        """Step and name of every complete stage, in the order in which they were completed."""
+        return tuple((entry["step"], entry["stage"]) for entry in self._state["stages"])
+
     def facts(self, step: int, stage: str) -> dict[str, Any] | None:
         """What a complete stage recorded, or None while it is not complete."""
         for entry in self._state["stages"]:
@@ -62,28 +68,57 @@ class RunDirectory:
 
     def complete(self, step: int, stage: str, seconds: float, facts: Mapping[str, Any]) -> None:
         """List a stage as complete; its files must be in place."""
-        with (self.path / "timings.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"step": step, "stage": stage, "seconds": round(seconds, 3)}) + "\n")
-        self._state["stages"].append({"step": step, "stage": stage, **facts})
-        write_json(self.path / "run.json", self._state)
+        timing = {"step": step, "stage": stage, "seconds": round(seconds, 3)}
+        before = [row for row in self._timings() if (row["step"], row["stage"]) != (step, stage)]
+        write_jsonl(self.path / "timings.jsonl", [*before, timing])
+        state = {**self._state, "stages": [*self._state["stages"], {"step": step, "stage": stage, **facts}]}
+        write_json(self.path / "run.json", state)
+        self._state = state
+
+    def _timings(self) -> list[dict[str, Any]]:
+        file = self.path / "timings.jsonl"
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keep a second process out while the run goes on.
+        """Make the directory when it is new, and keep a second process out while the run goes on.
+
+        Wrong input that shows before any stage of a new run is complete leaves nothing behind.
 
         Raises:
-            InputError: another process is at it.
+            InputError: another process is at it, or the directory cannot be made.
         """
         import fcntl
 
-        with (self.path / "lock").open("w") as stream:
+        new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            stream = (self.path / "lock").open("w")
+        except OSError as error:
+            raise InputError(f"out: cannot make {self.path} ({error.strerror}); name another directory") from error
+        with stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise InputError(f"out: another process runs in {self.path}; wait, or name another") from error
-            yield
+            fresh = not (self.path / "run.json").is_file()
+            try:
+                self._state = self._read()  # another process may have gone on with the run since
+                self._describe()
+                yield
+            except InputError:
+                if fresh and not self._state["stages"]:
+                    _take_back(self.path, new)
+                raise
 
-    def _open(self) -> dict[str, Any]:
+    def _describe(self) -> None:
+        # run.json first: it marks the directory as a run, so that only a run's continuum.yaml is ever written over.
+        if not (self.path / "run.json").is_file():
+            write_json(self.path / "run.json", self._state)
+        if not (self.path / "continuum.yaml").is_file():
+            write_text(self.path / "continuum.yaml", dump_config(self.continuum))
+
+    def _read(self) -> dict[str, Any]:
         identity = {
             "liit": liit.__version__,
             "format": FORMAT,
@@ -97,20 +132,18 @@ class RunDirectory:
         if file.is_file():
             return self._resume(file, identity)
         if self.path.exists() and (
-            not self.path.is_dir() or {f.name for f in self.path.iterdir()} - {"lock", "continuum.yaml"}
+            not self.path.is_dir() or {f.name for f in self.path.iterdir()} - {"lock", "run.json.part"}
         ):
             raise InputError(f"out: {self.path} exists and is not a run; name a new directory")
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_text(self.path / "continuum.yaml", dump_config(self.continuum))
-        state = {**identity, "stages": []}
-        write_json(file, state)
-        return state
+        return {**identity, "stages": []}
 
     def _resume(self, file: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
+            state = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
             raise InputError(f"out: {file} cannot be read ({error}); name a new directory") from error
+        if not isinstance(state, dict) or not isinstance(state.get("stages"), list):
+            raise InputError(f"out: {file} was not written by liit; name a new directory")
         if state.get("format") != FORMAT:
             raise InputError(
                 f"out: {self.path} was written in format {state.get('format')}, this liit writes {FORMAT}; "
@@ -127,10 +160,25 @@ class RunDirectory:
         for key in ("name", "method", "seed"):
             if state.get(key) != identity[key]:
                 return f"{key} {state.get(key)!r}, not {identity[key]!r}"
-        before = load_config(self.path / "continuum.yaml", check_files=False).model_dump(mode="json")
+        try:
+            before = load_config(self.path / "continuum.yaml", check_files=False).model_dump(mode="json")
+        except InputError:  # killed before it was written, or changed by hand
+            return "its settings differ"
         now = self.continuum.model_dump(mode="json")
         changed = [key for key in now if before.get(key) != now[key]]
         return f"its {', '.join(changed)} differ" if changed else "its settings differ"
+
+
+def _take_back(path: Path, new: Sequence[Path]) -> None:
+    """Remove what a run wrote into a directory that was not there, or was empty, before."""
+    for child in path.iterdir():
+        if child.is_dir():
+            shutil.rmtree(child, ignore_errors=True)
+        else:
+            child.unlink(missing_ok=True)
+    for folder in new:
+        with suppress(OSError):  # somebody else put something there meanwhile
+            folder.rmdir()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -145,7 +193,16 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically; numbers that are not finite become null."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """The value with None for numbers that are not finite, which JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:

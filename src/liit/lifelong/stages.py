@@ -169,7 +169,6 @@ def select_step(
     continuum: Continuum,
     pool: Pool,
     candidates: Sequence[str],
-    new: set[str],
     features: Path | None,
     budget: int,
     seed: int,
@@ -182,7 +181,6 @@ def select_step(
         continuum: the selection settings.
         pool: for sources and skills.
         candidates: ids that may be chosen, in ingestion order.
-        new: ids that arrived at this step.
         features: the feature store, for methods that need one.
         budget: how many to choose.
         seed: of the choice.
@@ -194,7 +192,7 @@ def select_step(
     if features is not None:
         columns = FeatureStore(features).view(candidates)
     else:
-        columns = {"id": np.asarray(candidates, dtype=str), "new": np.asarray([i in new for i in candidates], bool)}
+        columns = {"id": np.asarray(candidates, dtype=str)}
     options: dict[str, Any] = {}
     if method.clusters:
         settings = continuum.selection
@@ -213,7 +211,10 @@ def select_step(
 def write_selection(
     selection: Selection, method: str, budget: int, pool: Pool, candidates: Sequence[str], out: Path
 ) -> Facts:
-    """Write a selection with the sources and skills of its rows; the skill is for reports only."""
+    """Write a selection with the sources and skills of its rows; the skill is for reports only.
+
+    Facts: samples in the pool, candidates that could be chosen of it, and samples to be trained on.
+    """
     out.mkdir(parents=True, exist_ok=True)
     table = pool.columns(["id", "source", "skill"])
     place = {sample: row for row, sample in enumerate(table["id"].to_pylist())}
@@ -225,9 +226,28 @@ def write_selection(
     if selection.labels is not None:
         labels = pa.table({"id": pa.array(list(candidates), pa.string()), "cluster": pa.array(selection.labels)})
         write_table(out / "labels.parquet", labels)
-    facts = {"method": method, "budget": budget, "pool_size": len(candidates), "trained": len(selection)}
+    facts = {
+        "method": method,
+        "budget": budget,
+        "pool_size": len(pool),
+        "candidates": len(candidates),
+        "trained": len(selection),
+    }
     write_json(out / "selection.json", {**facts, "selector": selection.info})
     return facts
+
+
+def read_labels(path: Path) -> tuple[list[str], np.ndarray]:
+    """Ids and clusters of a file of labels, in its order.
+
+    Raises:
+        InputError: not a file of labels.
+    """
+    try:
+        table = pq.read_table(path, columns=["id", "cluster"])
+        return table["id"].to_pylist(), table["cluster"].to_numpy()
+    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        raise InputError(f"labels: cannot read {path} ({error}); expected a labels.parquet") from error
 
 
 def read_selection(path: Path) -> list[str]:
@@ -317,11 +337,11 @@ def prune_step(pool: Pool, features: Path, labels: Path, keep: int, step: int, o
         step: who prunes.
         out: directory that gets prune.json and pruned.parquet.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    table = pq.read_table(labels)
-    ids = table["id"].to_pylist()
-    clusters = table["cluster"].to_numpy()
-    pruning = prune_semantically(FeatureStore(features).view(ids)["embedding"], clusters, keep)
+    ids, clusters = read_labels(labels)
+    columns = FeatureStore(features).view(ids)
+    if "embedding" not in columns:
+        raise InputError(f"features: {features} has no embedding, only {', '.join(columns)}; pruning needs it")
+    pruning = prune_semantically(columns["embedding"], clusters, keep)
     neighbours = [ids[n] if n >= 0 else None for n in pruning.neighbour[pruning.pruned]]
     similarity = pruning.similarity[pruning.pruned]
     pruned = pa.table(
@@ -332,6 +352,7 @@ def prune_step(pool: Pool, features: Path, labels: Path, keep: int, step: int, o
             "similarity": pa.array(similarity, pa.float64(), mask=~np.isfinite(similarity)),
         }
     )
+    out.mkdir(parents=True, exist_ok=True)
     write_table(out / "pruned.parquet", pruned)
     before = len(ids)
     version = pool.version
