@@ -142,7 +142,8 @@ class Extractor:
             for part in self.gradients.per_sample(hidden, statistics.grad_hidden):
                 squares += (part * part).sum(1)
                 parts.append(part)
-            out = {"grad_norm": squares.sqrt()}
+            no_label = statistics.n_answer_tokens == 0  # a missing value, not a gradient of zero
+            out = {"grad_norm": squares.sqrt().masked_fill(no_label, torch.nan)}
             if "gradient" in self.features:
                 out["gradient"] = self.sketch(parts)
         return out

@@ -45,7 +45,10 @@ class FeatureStore(Mapping[str, np.ndarray]):
                 raise InputError(f"features: nothing at {self.path}; expected a directory written by liit extract")
             self.key: dict[str, Any] = dict(key)
             return
-        self.key = json.loads(table.schema.metadata[KEY])
+        metadata = table.schema.metadata or {}
+        if KEY not in metadata:
+            raise InputError(f"features: {self.path} is not a feature store; expected a directory of liit extract")
+        self.key = json.loads(metadata[KEY])
         if key is not None and self.key != dict(key):
             differs = sorted(k for k in {*self.key, *key} if self.key.get(k) != key.get(k))
             raise InputError(
@@ -87,6 +90,9 @@ class FeatureStore(Mapping[str, np.ndarray]):
             self._columns[name] = self._read(name)
         return self._columns[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.names()  # without reading the column
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
 
@@ -116,7 +122,7 @@ class FeatureStore(Mapping[str, np.ndarray]):
     def _dataset(self) -> Any:
         import lance
 
-        if not (self.path / "_versions").is_dir():
+        if not any((self.path / "_versions").glob("*.manifest")):  # killed before its first commit: nothing there
             return None
         return lance.dataset(str(self.path))
 

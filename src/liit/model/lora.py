@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from liit.errors import InputError
-from liit.model.fingerprint import hash_file
+from liit.model.fingerprint import hash_file, hash_settings
 from liit.model.vlm import VLM
 
 WEIGHTS = "adapter_model.safetensors"
@@ -28,7 +30,7 @@ def target_modules(vlm: VLM, wanted: str | Sequence[str]) -> list[str]:
             the layers between vision tower and decoder), a regular expression on full names, or a list of name ends.
 
     Raises:
-        InputError: nothing matches.
+        InputError: nothing matches, or not a regular expression.
     """
     linear = [name for name, module in vlm.base.named_modules() if isinstance(module, nn.Linear)]
     if wanted in PRESETS:
@@ -36,7 +38,10 @@ def target_modules(vlm: VLM, wanted: str | Sequence[str]) -> list[str]:
         if wanted == "language-and-projector-linear":
             names += [name for name in linear if re.search(r"projector|connector|merger", name)]
     elif isinstance(wanted, str):
-        names = [name for name in linear if re.fullmatch(wanted, name)]
+        try:
+            names = [name for name in linear if re.fullmatch(wanted, name)]
+        except re.error as error:
+            raise InputError(f"lora.target_modules: {wanted!r} is not a regular expression ({error})") from error
     else:
         names = [name for name in linear if any(name == end or name.endswith(f".{end}") for end in wanted)]
     if not names:
@@ -70,7 +75,7 @@ def attach_lora(
         torch.manual_seed(seed)
         vlm.model = get_peft_model(vlm.base, config)
     vlm.model.eval()
-    vlm.adapter_id = "fresh-" + str(seed)
+    vlm.adapter_id = f"fresh-{hash_settings({'r': r, 'alpha': alpha, 'modules': names, 'seed': seed})}"
 
 
 def save_adapter(vlm: VLM, directory: Path) -> str:
@@ -84,20 +89,38 @@ def load_adapter(vlm: VLM, directory: Path) -> None:
     """Put a saved adapter on the model, trainable, replacing the one that is there.
 
     Raises:
-        InputError: no adapter there, or its weights are not exactly the ones that this model expects.
+        InputError: no adapter there, or its weights are not exactly the ones that this model expects; the model may
+            then be left without any adapter.
     """
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 
     file = directory / WEIGHTS
-    if not file.is_file():
-        raise InputError(f"adapter: {directory} holds no {WEIGHTS}; expected a directory written by liit train")
-    base: Any = vlm.model.unload() if hasattr(vlm.model, "peft_config") else vlm.model
-    vlm.model = PeftModel.from_pretrained(base, directory, is_trainable=True)
-    saved, loaded = load_file(file), get_peft_model_state_dict(vlm.model)
+    if not (file.is_file() and (directory / "adapter_config.json").is_file()):
+        raise InputError(
+            f"adapter: {directory} holds no {WEIGHTS} with its adapter_config.json; expected a directory written by "
+            "liit train"
+        )
+    try:
+        saved = load_file(file)
+        config = LoraConfig.from_pretrained(str(directory))
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise InputError(f"adapter: {directory} cannot be read ({error}); expected what liit train wrote") from error
+    vlm.model = vlm.model.unload() if hasattr(vlm.model, "peft_config") else vlm.model
+    vlm.adapter_id = ""
+    try:
+        # without a warning about weights that are missing or too many: they are counted below
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            vlm.model = PeftModel.from_pretrained(vlm.model, directory, config=config, is_trainable=True)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"adapter: {directory} does not fit {vlm.path} ({reason[:300]})") from error
+    loaded = get_peft_model_state_dict(vlm.model)
     wrong = sorted(set(saved) ^ set(loaded)) or [
         name for name, value in saved.items() if not torch.equal(value, loaded[name].cpu().to(value.dtype))
     ]
     if wrong:
+        vlm.model = vlm.model.unload()
         raise InputError(f"adapter: {len(wrong)} weights of {directory} do not fit {vlm.path}, first {wrong[0]}")
     vlm.model.eval()
     vlm.adapter_id = hash_file(file)
