@@ -57,7 +57,7 @@ def adapt_infinity(
         bins: bins of the entropy and strata of the sampling.
         trim: share of a cluster set aside as outliers at each end of the score.
         compat: "official" leaves scores beyond 4 standard deviations out of the entropy, as the official code does.
-        labels: pseudo-skills of the rows, if they are already known; no clustering then.
+        labels: pseudo-skills of the rows, if they are already known; no clustering then. Numbered anew in sorted order.
 
     Returns:
         The choice; `info` has k, the inertia curve, and for each cluster size, budget, expert and entropies.

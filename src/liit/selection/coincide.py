@@ -48,7 +48,7 @@ def coincide(
         temperature: tau, above 0.
         sigma: width of the Gaussian kernel on unit vectors, above 0.
         k: number of clusters; None: one per 66 rows (as the official 10 000 for 665 000), at most 2000.
-        labels: clusters of the rows, if they are already known.
+        labels: clusters of the rows, if they are already known; numbered anew in sorted order.
 
     Returns:
         The choice; the score is a row's mean kernel to its cluster, the rank the order in which it was added.

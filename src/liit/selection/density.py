@@ -42,7 +42,7 @@ def density(
         temperature: tau, above 0.
         k: number of clusters; None: by the elbow over `k_grid`.
         k_grid: numbers of clusters to try.
-        labels: clusters of the rows, if they are already known.
+        labels: clusters of the rows, if they are already known; numbered anew in sorted order.
         compat: "official": shares C / sum C, without a temperature, as in the code of Adapt-infinity.
 
     Returns:

@@ -40,7 +40,7 @@ def semdedup(
         problem: feature `embedding` [N, d], budget, seed.
         k: number of clusters; None: by the elbow over `k_grid`.
         k_grid: numbers of clusters to try.
-        labels: clusters of the rows, if they are already known.
+        labels: clusters of the rows, if they are already known; numbered anew in sorted order.
         memory: bytes for copies of rows.
 
     Returns:
