@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from liit.errors import InputError
 from liit.model.fingerprint import hash_file, hash_settings
 from liit.model.vlm import VLM
 
-WEIGHTS = "adapter_model.safetensors"
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PRESETS = ("language-linear", "language-and-projector-linear")
 
 
@@ -89,40 +88,36 @@ def load_adapter(vlm: VLM, directory: Path) -> None:
     """Put a saved adapter on the model, trainable, replacing the one that is there.
 
     Raises:
-        InputError: no adapter there, or its weights are not exactly the ones that this model expects; the model may
-            then be left without any adapter.
+        InputError: no adapter there, or its weights are not exactly the ones that this model expects; the model then
+            has no adapter.
     """
-    from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
     file = directory / WEIGHTS
-    if not (file.is_file() and (directory / "adapter_config.json").is_file()):
+    if not (file.is_file() and (directory / CONFIG).is_file()):
         raise InputError(
-            f"adapter: {directory} holds no {WEIGHTS} with its adapter_config.json; expected a directory written by "
-            "liit train"
+            f"adapter: {directory} holds no {WEIGHTS} with its {CONFIG}; expected a directory written by liit train"
         )
     try:
         saved = load_file(file)
         config = LoraConfig.from_pretrained(str(directory))
+        config.inference_mode = False
     except (SafetensorError, ValueError, TypeError) as error:
         raise InputError(f"adapter: {directory} cannot be read ({error}); expected what liit train wrote") from error
     vlm.model = vlm.model.unload() if hasattr(vlm.model, "peft_config") else vlm.model
     vlm.adapter_id = ""
     try:
-        # without a warning about weights that are missing or too many: they are counted below
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            vlm.model = PeftModel.from_pretrained(vlm.model, directory, config=config, is_trainable=True)
-    except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"adapter: {directory} does not fit {vlm.path} ({reason[:300]})") from error
-    loaded = get_peft_model_state_dict(vlm.model)
-    wrong = sorted(set(saved) ^ set(loaded)) or [
-        name for name, value in saved.items() if not torch.equal(value, loaded[name].cpu().to(value.dtype))
-    ]
+        with torch.random.fork_rng(devices=[]):
+            model = get_peft_model(vlm.model, config)
+    except ValueError as error:  # no such modules
+        raise InputError(f"adapter: {directory} does not fit {vlm.path} ({error})") from error
+    expected = get_peft_model_state_dict(model)
+    wrong = sorted(set(saved) ^ set(expected)) or [n for n, v in saved.items() if v.shape != expected[n].shape]
     if wrong:
-        vlm.model = vlm.model.unload()
+        vlm.model = model.unload()
         raise InputError(f"adapter: {len(wrong)} weights of {directory} do not fit {vlm.path}, first {wrong[0]}")
-    vlm.model.eval()
+    set_peft_model_state_dict(model, saved)
+    vlm.model = model.eval()
     vlm.adapter_id = hash_file(file)
 
 

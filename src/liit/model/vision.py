@@ -91,6 +91,7 @@ class VisionCache:
         self.pixels = Pixels(vlm)
         self.device = vlm.device
         self.layer: int = vlm.base.config.vision_feature_layer
+        self.tower = tower
         self.run = accept_kept_states(tower)
         self.key = hash_settings(
             {
@@ -110,18 +111,25 @@ class VisionCache:
         return len(self._place)
 
     def inputs(self, images: Sequence[ImageRef]) -> dict[str, Tensor]:
-        """Kept states (n, tokens, channels), computing and keeping those that are missing."""
+        """Kept states (n, tokens, channels), computing and keeping those that are missing; pixels if it is trained."""
+        if not self.frozen:
+            return self.pixels.inputs(images)
         self.fill(images)
         rows = np.stack([self._place[i.sha256][0][self._place[i.sha256][1]] for i in images])
         return {"pixel_values": torch.from_numpy(rows.astype(np.float32)).to(self.pixels.dtype)}
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the tower still is the base model's: neither trained nor under an adapter."""
+        return not any(p.requires_grad or ".lora_" in name for name, p in self.tower.named_parameters())
 
     def missing(self, images: Iterable[ImageRef]) -> list[ImageRef]:
         """Images that have no kept state yet, each once."""
         return list({i.sha256: i for i in images if i.sha256 not in self._place}.values())
 
     def fill(self, images: Iterable[ImageRef], progress: Callable[[int], None] | None = None) -> int:
-        """Compute what is missing; returns how many images that were."""
-        todo = self.missing(images)
+        """Compute what is missing; returns how many images that were (none when the tower is not frozen)."""
+        todo = self.missing(images) if self.frozen else []
         if todo:
             self._read_shards()  # another process may have been here
             todo = self.missing(todo)
@@ -159,10 +167,16 @@ class VisionCache:
         for index in sorted(self.directory.glob("*.json")):
             if index.stem in self._shards:
                 continue
-            values = np.load(index.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
-            for row, name in enumerate(json.loads(index.read_text())):
-                self._place.setdefault(name, (values, row))
             self._shards.add(index.stem)
+            try:
+                values = np.load(index.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+                names = json.loads(index.read_text())
+            except (OSError, ValueError, EOFError):
+                continue  # damaged by a crash or a cleaning hand: its images are computed again
+            if not isinstance(names, list) or values.ndim != 3 or len(names) != len(values):
+                continue
+            for row, name in enumerate(names):
+                self._place.setdefault(name, (values, row))
 
 
 def accept_kept_states(tower: nn.Module) -> Callable[..., Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from liit.errors import InputError
@@ -130,7 +131,7 @@ def load_vlm(
         device: where to put it; the first GPU when there is one, else the CPU.
 
     Raises:
-        InputError: unknown dtype, or nothing loadable at ``path``.
+        InputError: unknown dtype, nothing loadable at ``path``, or weights missing there.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -139,16 +140,22 @@ def load_vlm(
     location = _resolve(path)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            location, dtype=DTYPES[dtype], use_safetensors=True, **options
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            location, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True, **options
         )
+        model, loading = loaded
         processor = AutoProcessor.from_pretrained(location, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"model.path: cannot load {path!r} ({reason}); expected {BUILTIN}demo, a directory or a hub name of an "
             "image-text-to-text model with safetensors weights"
         ) from error
+    if lacking := sorted(loading["missing_keys"]):  # transformers would leave them at random values
+        raise InputError(
+            f"model.path: {path!r} lacks {len(lacking)} weights, first {lacking[0]}; expected a whole "
+            f"{type(model).__name__}"
+        )
     if getattr(processor, "chat_template", None) is None:
         raise InputError(f"model.path: the processor of {path!r} has no chat template; liit needs one")
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")

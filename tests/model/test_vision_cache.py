@@ -1,0 +1,195 @@
+"""Kept outputs of the vision tower stand for pixels, are computed once, and survive kills and neighbours."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_vlm import mixed_samples, picture
+
+from liit.model.batch import collate
+from liit.model.chat import ChatEncoder
+from liit.model.lora import attach_lora
+from liit.model.vision import Pixels, VisionCache, cacheable_tower, vision_inputs
+from liit.model.vlm import VLM, load_vlm
+
+PICTURES = [picture(seed) for seed in range(5)]
+
+
+def states(vision: Any, pictures: list[Any] = PICTURES) -> np.ndarray:
+    return vision.inputs(pictures)["pixel_values"].numpy()
+
+
+@pytest.fixture
+def calls(tiny: VLM, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Images per call of the tower's arithmetic."""
+    tower = cacheable_tower(tiny)
+    inner, seen = tower.raw_tokens, []
+
+    def counted(pixels: torch.Tensor) -> torch.Tensor:
+        seen.append(len(pixels))
+        return inner(pixels)
+
+    monkeypatch.setattr(tower, "raw_tokens", counted)
+    return seen
+
+
+def test_kept_states_give_the_losses_and_features_of_pixels(tiny: VLM, tmp_path: Path) -> None:
+    encoder = ChatEncoder(tiny)
+    rows = [encoder.encode(sample) for sample in mixed_samples()]
+    with torch.no_grad():
+        pixels = tiny.model(**collate(tiny, rows, Pixels(tiny)))
+        cache = VisionCache(tiny, tmp_path)
+        kept = tiny.model(**collate(tiny, rows, cache))
+        again = tiny.model(**collate(tiny, rows, Pixels(tiny)))
+        other = tiny.model(**collate(tiny, rows[:1], Pixels(tiny)))
+    torch.testing.assert_close(kept.logits, pixels.logits, rtol=0, atol=2e-3 * float(pixels.logits.abs().max()))
+    assert not torch.equal(kept.logits, pixels.logits)  # float16 on disk: the cache was used
+    assert torch.equal(again.logits, pixels.logits)  # pixels still work beside a cache
+    assert other.logits.shape[0] == 1
+
+
+def test_tower_runs_once_per_image_whatever_asks(tiny: VLM, tmp_path: Path, calls: list[int]) -> None:
+    cache = VisionCache(tiny, tmp_path)
+    first = states(cache, [*PICTURES, PICTURES[0]])
+    assert sum(calls) == len(PICTURES)
+    assert first.shape == (6, 17, tiny.base.config.vision_config.hidden_size)
+    np.testing.assert_array_equal(first[0], first[5])
+    second = VisionCache(tiny, tmp_path)
+    assert len(second) == len(PICTURES)
+    np.testing.assert_array_equal(states(second, PICTURES[::-1]), first[4::-1])
+    assert second.fill(PICTURES) == 0
+    row = ChatEncoder(tiny).encode(mixed_samples()[0])
+    cache.fill(row.images)
+    before = list(calls)
+    with torch.no_grad():
+        tiny.model(**collate(tiny, [row], second))
+    assert calls == before
+
+
+def test_progress_counts_every_missing_image(tiny: VLM, tmp_path: Path) -> None:
+    cache = VisionCache(tiny, tmp_path)
+    cache.fill(PICTURES[:2])
+    seen: list[int] = []
+    assert cache.fill([*PICTURES, *PICTURES], seen.append) == sum(seen) == 3
+
+
+def test_folder_names_the_tower_and_the_processor_settings(load_tiny: Callable[..., VLM], tmp_path: Path) -> None:
+    keys = set()
+    for change in ("nothing", "nothing", "weights", "layer", "processor"):
+        vlm = load_tiny()
+        if change == "weights":
+            vlm.base_id = "other"
+        if change == "layer":
+            vlm.base.config.vision_feature_layer = -2
+        if change == "processor":
+            vlm.processor.image_processor.image_mean = [0.0] * 3
+        keys.add(VisionCache(vlm, tmp_path).key)
+    assert len(keys) == 4
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "gone", "index", "index-empty", "count", "parts"])
+def test_damaged_shard_is_not_used_and_its_images_are_computed_again(
+    tiny: VLM, tmp_path: Path, damage: str, calls: list[int]
+) -> None:
+    cache = VisionCache(tiny, tmp_path)
+    expected = states(cache)
+    values, index = next(cache.directory.glob("*.npy")), next(cache.directory.glob("*.json"))
+    if damage == "truncated":
+        values.write_bytes(values.read_bytes()[:-100])
+    elif damage == "garbage":
+        values.write_bytes(b"not numpy at all" * 99)
+    elif damage == "empty":
+        values.write_bytes(b"")
+    elif damage == "gone":
+        values.unlink()
+    elif damage == "index":
+        index.write_text(index.read_text()[:-5])
+    elif damage == "index-empty":
+        index.write_text("")
+    elif damage == "count":
+        index.write_text(json.dumps([*json.loads(index.read_text())[1:]]))
+    else:  # killed while writing
+        values.rename(values.with_suffix(".npy.part"))
+        index.rename(index.with_suffix(".json.part"))
+    calls.clear()
+    fresh = VisionCache(tiny, tmp_path)
+    assert len(fresh) == 0
+    np.testing.assert_array_equal(states(fresh), expected)
+    assert sum(calls) == len(PICTURES)
+    assert len(VisionCache(tiny, tmp_path)) == len(PICTURES)
+
+
+def test_kill_between_values_and_index_leaves_nothing_half_known(
+    tiny: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = VisionCache(tiny, tmp_path)
+    rename = Path.rename
+
+    def killed(self: Path, target: Path) -> Path:
+        if target.suffix == ".json":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        cache.fill(PICTURES)
+    monkeypatch.undo()
+    assert len(cache.missing(PICTURES)) == len(VisionCache(tiny, tmp_path).missing(PICTURES)) == len(PICTURES)
+    assert VisionCache(tiny, tmp_path).fill(PICTURES) == len(PICTURES)
+
+
+def _fill(model: str, directory: Path, seeds: list[int], ready: Any) -> None:
+    from liit.demo.vlm.tower import register
+
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    register()
+    cache = VisionCache(load_vlm(model), directory)
+    ready.wait()
+    for seed in seeds:
+        cache.fill([picture(seed)])
+
+
+@pytest.mark.slow
+def test_two_processes_filling_at_once_leave_a_readable_cache(tiny: VLM, tiny_path: Path, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Barrier(2)
+    orders = [list(range(12)), list(range(11, -1, -1))]
+    workers = [context.Process(target=_fill, args=(str(tiny_path), tmp_path, order, ready)) for order in orders]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+        assert worker.exitcode == 0
+    cache = VisionCache(tiny, tmp_path)
+    pictures = [picture(seed) for seed in range(12)]
+    assert cache.missing(pictures) == []
+    alone = VisionCache(tiny, tmp_path / "alone")
+    np.testing.assert_allclose(states(cache, pictures), states(alone, pictures), rtol=2e-3, atol=1e-3)
+
+
+def test_tower_under_an_adapter_is_not_taken_from_the_cache(tiny: VLM, tmp_path: Path) -> None:
+    """What is kept belongs to the frozen tower; a tower that trains gets its pixels."""
+    cache = VisionCache(tiny, tmp_path)
+    attach_lora(tiny, r=2, alpha=2)
+    assert cache.frozen
+    cacheable_tower(tiny).stem.weight.requires_grad_(True)
+    assert not cache.frozen
+    assert cache.fill(PICTURES) == 0
+    assert states(cache).shape[1:] == (3, 128, 128)
+
+
+def test_other_architectures_get_pixels(tiny: VLM, tmp_path: Path) -> None:
+    assert isinstance(vision_inputs(tiny, tmp_path), VisionCache)
+    assert isinstance(vision_inputs(tiny, None), Pixels)
+    tiny.base.config.vision_feature_layer = [-2, -1]
+    assert cacheable_tower(tiny) is None
+    assert isinstance(vision_inputs(tiny, tmp_path), Pixels)
