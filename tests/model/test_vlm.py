@@ -101,10 +101,16 @@ def damage(directory: Path, how: str) -> None:
         (directory / "config.json").write_text(json.dumps({"model_type": "llama"}))
 
 
-DAMAGE = (
-    "empty no-template weights-gone weights-garbage weight-missing weight-of-another-shape config-garbage "
-    "text-only-model"
-).split()
+DAMAGE = [
+    "empty",
+    "no-template",
+    "weights-gone",
+    "weights-garbage",
+    "weight-missing",
+    "weight-of-another-shape",
+    "config-garbage",
+    "text-only-model",
+]
 
 
 @pytest.mark.parametrize("how", DAMAGE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import math
 import tempfile
@@ -75,7 +76,8 @@ def fit(
     The same rows in the same order, seed and thread count give the same weights.
 
     Args:
-        vlm: the model; which parameters train is decided by their ``requires_grad``.
+        vlm: the model; which parameters train is decided by their ``requires_grad``. Its ``adapter_id`` becomes a hash
+            of what was trained, until the adapter is saved.
         rows: encoded samples, each with at least one answer token.
         settings: optimizer, schedule and batch size.
         vision: where vision inputs come from.
@@ -125,6 +127,7 @@ def fit(
             report_to="none",
             disable_tqdm=True,
             logging_steps=max(1, steps // 50),
+            logging_nan_inf_filter=False,  # by default it hides a loss that is not finite from the logs
             remove_unused_columns=False,
             dataloader_pin_memory=False,
             train_sampling_strategy="group_by_length",
@@ -146,6 +149,7 @@ def fit(
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     vlm.model.eval()
+    vlm.adapter_id = _trained_id(vlm)
     if not losses or not all(math.isfinite(loss) for loss in losses):
         raise InputError("train: the loss is not finite; lower training.learning_rate or set training.autocast to null")
     window = max(1, round(LOSS_WINDOW * len(losses)))
@@ -169,6 +173,15 @@ def answer_positions_only(batch: dict[str, Any]) -> dict[str, Any]:
     first = int((labels != IGNORE).any(0).nonzero()[0])
     keep = labels.shape[1] - first + 1
     return {**batch, "labels": labels[:, -keep:], "logits_to_keep": keep}
+
+
+def _trained_id(vlm: VLM) -> str:
+    """Names what was just trained by its values, so that features of other weights are never taken for its own."""
+    digest = hashlib.sha256()
+    for name, parameter in vlm.model.named_parameters():
+        if parameter.requires_grad:
+            digest.update(name.encode() + parameter.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def set_threads(threads: int) -> None:
