@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from liit.demo.continuum.base_tasks import TASKS
 from liit.demo.continuum.base_text import text_rows
 from liit.demo.continuum.concepts import BASE_CONCEPTS, BASE_SCENE_KINDS, BASE_WORDS, category, members, phrase
 from liit.demo.continuum.directory import fresh_directory
@@ -41,7 +42,7 @@ QUOTA = {
     "general-count": (2400, 1600),
     "general-place": (1200, 1200),
 }
-TEXT_ROWS = 6000
+TEXT_ROWS = 8000
 
 
 def build_base_mix(out: Path, seed: int = 0) -> Path:
@@ -64,6 +65,8 @@ def build_base_mix(out: Path, seed: int = 0) -> Path:
         rows: list[Row] = []
         for skill, maker in MAKERS.items():
             rows += maker(store, rng, "base", *QUOTA[skill])
+        for task, count in TASKS:
+            rows += task(store, rng, "base", count)
         rows += text_rows(rng, TEXT_ROWS)
         order = rng.permutation(len(rows))
         write_llava(part / "train.json", ((f"base-{i:05d}", rows[int(at)]) for i, at in enumerate(order)))

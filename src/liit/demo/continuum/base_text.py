@@ -1,6 +1,6 @@
 """Text without pictures for the base model: every word, name, fact and number form of the continuum, read once or more.
 
-None is a question of the continuum: facts are statements to be repeated, names stand in lists to be completed.
+None is a question of the continuum: facts are statements to be repeated, names are translated without a picture.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from liit.demo.continuum.rows import Row, pick, pick_some
 
 REPEAT = ("Repeat: {}", "Copy: {}", "Say: {}")
 COMPLETE = ("Complete: {}", "Go on: {}", "Continue: {}")
+LANGUAGE_NAMES = {"es": "Spanish", "fr": "French", "de": "German", "it": "Italian", "ja": "Japanese"}
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 
 
@@ -37,7 +38,7 @@ def text_rows(rng: np.random.Generator, n: int) -> list[Row]:
         rng: Random generator.
         n: Number of rows; below about 2 000 not every word is covered.
     """
-    makers = (_translations, _word, _phrase, _fact, _json, _names)
+    makers = (_translations, _word, _phrase, _fact, _json, _names, _translation, _record)
     covered = [Row("general-text", pick(rng, REPEAT).format(word), word) for word in vocabulary()]
     return [*covered, *(makers[i % len(makers)](rng) for i in range(n - len(covered)))][:n]
 
@@ -61,6 +62,19 @@ def _translations(rng: np.random.Generator) -> Row:
     concept = _concept(rng)
     others = [name_in(language, concept) for language in pick_some(rng, LANGUAGES, 3)]
     return Row("general-text", pick(rng, COMPLETE).format(f"{concept}, {others[0]},"), ", ".join(others[1:]))
+
+
+def _translation(rng: np.random.Generator) -> Row:
+    language = pick(rng, LANGUAGES)
+    concept = _concept(rng)
+    question = pick(rng, ("{} in {}:", "Translate {} into {}.")).format(concept, LANGUAGE_NAMES[language])
+    return Row("general-text", question, name_in(language, concept))
+
+
+def _record(rng: np.random.Generator) -> Row:
+    values = [int(v) for v in rng.integers(0, 100, 4)]
+    text = json.dumps({"box": values}, separators=(",", ":"))
+    return Row("general-text", f"As JSON: box {' '.join(map(str, values))}", text)
 
 
 def _word(rng: np.random.Generator) -> Row:

@@ -24,8 +24,8 @@ from liit.training import TrainReport, fit
 
 TRAINING = TrainingSettings(
     epochs=4,
-    batch_size=64,
-    learning_rate=2e-2,
+    batch_size=32,
+    learning_rate=6e-3,
     optimizer="muon",
     schedule="cosine",
     warmup_ratio=0.03,
