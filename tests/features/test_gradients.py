@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from reference import row_gradient
-from tiny_vlm import mixed_samples
+from tiny_vlm import mixed_samples, randomise_lora
 
 from liit.config import FeatureSettings
 from liit.errors import InputError
@@ -19,9 +20,9 @@ from liit.features.settings import gradient_layers
 from liit.features.sketch import SignedFold
 from liit.model.batch import collate
 from liit.model.chat import ChatEncoder, Encoded
-from liit.model.lora import lora_parameters
+from liit.model.lora import attach_lora, lora_parameters
 from liit.model.vision import Pixels
-from liit.model.vlm import VLM
+from liit.model.vlm import VLM, load_vlm
 
 TOLERANCE = 1e-4
 
@@ -69,6 +70,16 @@ def test_gradients_are_right_for_any_choice_of_modules(load_tiny: Callable[..., 
     check_rows(batched(vlm, rows, [1, 2]), vlm, rows, [1, 2])
 
 
+@pytest.mark.parametrize("wanted", ["middle", "all"])
+def test_gradients_are_right_on_the_trained_built_in_model(tiny_path: Path, wanted: str) -> None:
+    vlm = load_vlm("builtin:demo")
+    attach_lora(vlm, r=8, alpha=16)
+    randomise_lora(vlm, scale=0.05)
+    layers = gradient_layers(FeatureSettings(layers=wanted), vlm.text_config.num_hidden_layers)
+    rows = encoded(vlm)
+    check_rows(batched(vlm, rows, layers), vlm, rows, layers)
+
+
 def test_every_parameter_has_its_own_place_in_the_vector(adapted: VLM) -> None:
     """Both factors of all seven linear layers, each nonzero, in the model's order."""
     rows = encoded(adapted)[:2]
@@ -81,8 +92,6 @@ def test_every_parameter_has_its_own_place_in_the_vector(adapted: VLM) -> None:
 
 
 def test_fresh_adapter_has_a_gradient_at_b_only(load_tiny: Callable[..., VLM]) -> None:
-    from liit.model.lora import attach_lora
-
     vlm = load_tiny()
     attach_lora(vlm, r=2, alpha=4)
     got = batched(vlm, encoded(vlm)[:2], [2])
