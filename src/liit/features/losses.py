@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from liit.model.lora import effective_weight
+
 IGNORE = -100
 CHUNK_ELEMENTS = 1 << 24  # logits held at once
 
@@ -45,7 +47,7 @@ def answer_statistics(
     Args:
         hidden: (N, T, d) last hidden states.
         labels: (N, T), -100 where there is no label; position t is predicted from hidden state t - 1.
-        lm_head: a linear head without anything after it.
+        lm_head: a linear head, with or without LoRA factors, and nothing after it.
         gradient: also return ``grad_hidden``.
     """
     n = len(labels)
@@ -53,7 +55,7 @@ def answer_statistics(
     targets = labels[:, 1:][rows, columns]
     count = torch.bincount(rows, minlength=n).float()
     sums = torch.zeros(3, n, device=hidden.device)
-    weight: Tensor = lm_head.weight  # type: ignore[assignment]
+    weight = effective_weight(lm_head)
     grad_hidden = torch.zeros_like(hidden) if gradient else None
     step = max(1, CHUNK_ELEMENTS // weight.shape[0])
     for start in range(0, len(rows), step):

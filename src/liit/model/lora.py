@@ -17,7 +17,7 @@ from liit.model.fingerprint import hash_file, hash_settings
 from liit.model.vlm import VLM
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-PRESETS = ("language-linear", "language-and-projector-linear")
+PRESETS = ("language-linear", "language-and-projector-linear", "all-but-vision")
 
 
 def target_modules(vlm: VLM, wanted: str | Sequence[str]) -> list[str]:
@@ -26,7 +26,8 @@ def target_modules(vlm: VLM, wanted: str | Sequence[str]) -> list[str]:
     Args:
         vlm: the model.
         wanted: ``language-linear`` (every linear layer of the decoder), ``language-and-projector-linear`` (those and
-            the layers between vision tower and decoder), a regular expression on full names, or a list of name ends.
+            the layers between vision tower and decoder), ``all-but-vision`` (those and the language-model head), a
+            regular expression on full names, or a list of name ends.
 
     Raises:
         InputError: nothing matches, or not a regular expression.
@@ -34,8 +35,10 @@ def target_modules(vlm: VLM, wanted: str | Sequence[str]) -> list[str]:
     linear = [name for name, module in vlm.base.named_modules() if isinstance(module, nn.Linear)]
     if wanted in PRESETS:
         names = [name for name in linear if name.startswith(vlm.layers_name + ".")]
-        if wanted == "language-and-projector-linear":
+        if wanted != "language-linear":
             names += [name for name in linear if re.search(r"projector|connector|merger", name)]
+        if wanted == "all-but-vision":
+            names += [name for name in linear if vlm.base.get_submodule(name) is vlm.lm_head]
     elif isinstance(wanted, str):
         try:
             names = [name for name in linear if re.fullmatch(wanted, name)]
@@ -79,7 +82,7 @@ def attach_lora(
 
 def save_adapter(vlm: VLM, directory: Path) -> str:
     """Write the adapter as safetensors and return its hash."""
-    vlm.model.save_pretrained(directory, safe_serialization=True)
+    vlm.model.save_pretrained(directory, safe_serialization=True, save_embedding_layers=False)
     vlm.adapter_id = hash_file(directory / WEIGHTS)
     return vlm.adapter_id
 
@@ -111,7 +114,7 @@ def load_adapter(vlm: VLM, directory: Path) -> None:
             model = get_peft_model(vlm.model, config)
     except ValueError as error:  # no such modules
         raise InputError(f"adapter: {directory} does not fit {vlm.path} ({error})") from error
-    expected = get_peft_model_state_dict(model)
+    expected = get_peft_model_state_dict(model, save_embedding_layers=False)
     wrong = sorted(set(saved) ^ set(expected)) or [n for n, v in saved.items() if v.shape != expected[n].shape]
     if wrong:
         vlm.model = model.unload()
@@ -119,6 +122,14 @@ def load_adapter(vlm: VLM, directory: Path) -> None:
     set_peft_model_state_dict(model, saved)
     vlm.model = model.eval()
     vlm.adapter_id = hash_file(file)
+
+
+def effective_weight(layer: nn.Module) -> torch.Tensor:
+    """Weight (out, in) of a linear layer as it acts: with the update of its active LoRA factors, where it has some."""
+    weight: torch.Tensor = layer.get_parameter("base_layer.weight" if hasattr(layer, "base_layer") else "weight")
+    for name in getattr(layer, "active_adapters", ()):
+        weight = weight + layer.get_delta_weight(name).to(weight.dtype)  # type: ignore[operator]
+    return weight
 
 
 def lora_parameters(vlm: VLM, layers: Sequence[int] | None = None) -> dict[str, nn.Parameter]:
