@@ -198,9 +198,10 @@ class Loop:
         if self.directory.facts(number, name) is not None:
             return
         step = "base" if number == 0 else self.continuum.steps[number - 1].name
-        with stopwatch() as watch, self.reporter.stage(number, step, name, total) as progress:
-            facts = work(progress)
-        self.directory.complete(number, name, watch["seconds"], facts)
+        with self.reporter.stage(number, step, name, total) as progress:
+            with stopwatch() as watch:
+                facts = work(progress)
+            self.directory.complete(number, name, watch["seconds"], facts)  # before the line that says it is done
 
 
 def _ingest_note(facts: stages.Facts) -> str:

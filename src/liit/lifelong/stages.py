@@ -29,7 +29,7 @@ from liit.model.chat import RowRefusedError
 from liit.model.lora import save_adapter
 from liit.model.vision import VisionCache
 from liit.pruning import prune_semantically
-from liit.selection import Selection, select
+from liit.selection import Selection, experts, select
 from liit.training import fit
 
 Facts = dict[str, Any]
@@ -135,7 +135,9 @@ def feature_names(method: Method, continuum: Continuum) -> tuple[str, ...]:
     """Columns that a method needs under these settings."""
     if not method.features:
         return ()
-    return (*method.features, *(continuum.selection.experts if method.clusters else ()))
+    competing = continuum.selection.experts if method.clusters else ()
+    needed = [column for name in competing for column in experts()[name].needs]
+    return tuple(dict.fromkeys([*method.features, *needed]))
 
 
 def extract_step(
