@@ -20,12 +20,16 @@ _HOMES = {
     "allocate": "liit.selection",
     "stratified_sample": "liit.selection",
     "score_entropy": "liit.selection",
+    "leverage": "liit.selection",
+    "round_robin": "liit.selection",
+    "gist_scores": "liit.selection",
     "semantic_prune": "liit.pruning",
     "Sample": "liit.data",
     "Pool": "liit.data.pool",
     "extract": "liit.features",
     "FeatureStore": "liit.features",
     "load_vlm": "liit.model.vlm",
+    "Continuum": "liit.config",
     "load_config": "liit.config",
     "run": "liit.lifelong",
 }
@@ -33,6 +37,7 @@ _HOMES = {
 __all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:
+    from liit.config import Continuum as Continuum
     from liit.config import load_config as load_config
     from liit.data import Sample as Sample
     from liit.data.pool import Pool as Pool
@@ -44,8 +49,11 @@ if TYPE_CHECKING:
     from liit.pruning import semantic_prune as semantic_prune
     from liit.selection import Selection as Selection
     from liit.selection import allocate as allocate
+    from liit.selection import gist_scores as gist_scores
+    from liit.selection import leverage as leverage
     from liit.selection import register_expert as register_expert
     from liit.selection import register_selector as register_selector
+    from liit.selection import round_robin as round_robin
     from liit.selection import score_entropy as score_entropy
     from liit.selection import select as select
     from liit.selection import selectors as selectors

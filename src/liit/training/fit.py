@@ -116,7 +116,7 @@ def fit(
             per_device_train_batch_size=settings.batch_size,
             lr_scheduler_type=settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
             learning_rate=settings.learning_rate,
-            warmup_steps=settings.warmup_ratio,
+            warmup_steps=int(settings.warmup_ratio * steps),  # rounded down: the first of them trains nothing
             max_grad_norm=settings.max_grad_norm,
             bf16=settings.autocast == "bfloat16",
             fp16=settings.autocast == "float16",

@@ -21,7 +21,7 @@ class MuonAdamW(Optimizer):
         matrices: two-dimensional parameters for Muon.
         rest: the others.
         lr: learning rate.
-        weight_decay: decoupled weight decay.
+        weight_decay: decoupled weight decay of the matrices; the rest, as is usual, does not decay.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class MuonAdamW(Optimizer):
         if matrices := list(matrices):
             self.parts.append(Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
         if rest := list(rest):
-            self.parts.append(AdamW(rest, lr=lr, weight_decay=weight_decay))
+            self.parts.append(AdamW(rest, lr=lr, weight_decay=0.0))
         super().__init__([{"params": [*matrices, *rest]}], {"lr": lr})
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 

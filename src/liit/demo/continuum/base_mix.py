@@ -7,6 +7,7 @@ it. It is built only when the base model is made again.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ QUOTA = {
     "general-place": (1200, 1200),
 }
 TEXT_ROWS = 8000
+UNRELATED_ROWS = 1600
 
 
 def build_base_mix(out: Path, seed: int = 0) -> Path:
@@ -68,8 +70,9 @@ def build_base_mix(out: Path, seed: int = 0) -> Path:
         for task, count in TASKS:
             rows += task(store, rng, "base", count)
         rows += text_rows(rng, TEXT_ROWS)
-        order = rng.permutation(len(rows))
-        write_llava(part / "train.json", ((f"base-{i:05d}", rows[int(at)]) for i, at in enumerate(order)))
+        rows = [rows[int(at)] for at in rng.permutation(len(rows))]
+        rows += _beside_the_point(rng, rows, UNRELATED_ROWS)
+        write_llava(part / "train.json", ((f"base-{i:05d}", row) for i, row in enumerate(rows)))
     return Path(out) / "train.json"
 
 
@@ -154,6 +157,13 @@ MAKERS = {
     "general-count": counting,
     "general-place": place,
 }
+
+
+def _beside_the_point(rng: np.random.Generator, rows: list[Row], n: int) -> list[Row]:
+    """Text rows once more, each beside a picture that has nothing to do with them: the answer is in the words."""
+    pictures = [row.images[0] for row in rows if row.images]
+    texts = [row for row in rows if not row.images]
+    return [replace(row, images=(pick(rng, pictures),)) for row in pick_some(rng, texts, n)]
 
 
 def _singles(store: ImageStore, rng: np.random.Generator, split: Split, n: int) -> list[tuple[str, str, str]]:

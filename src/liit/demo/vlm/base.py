@@ -25,11 +25,11 @@ from liit.training import TrainReport, fit
 TRAINING = TrainingSettings(
     epochs=4,
     batch_size=32,
-    learning_rate=6e-3,
+    learning_rate=4e-3,
     optimizer="muon",
     schedule="cosine",
     warmup_ratio=0.03,
-    weight_decay=0.0,
+    weight_decay=0.5,
     max_grad_norm=1.0,
 )
 STANDARDISE_IMAGES = 1024
