@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from tiny import command, differing, environment, write_continuum
+from tiny import liit as liit_command
 
 import liit
 from liit.lifelong import stages
@@ -104,20 +105,24 @@ def stage_number(out: Path, target: Path) -> int:
 def test_killed_at_random_instants_it_ends_as_undisturbed(short: Path, undisturbed: Path, tmp_path: Path) -> None:
     rng = random.Random(0)
     hit: list[int] = []
-    rounds = 0
-    while len(hit) < 12:
-        out = tmp_path / f"out-{rounds}"
-        rounds += 1
-        while (code := killed(short, out, rng.uniform(0, 0.7))) == -signal.SIGKILL:
-            hit.append(len(json.loads((out / "run.json").read_text())["stages"]))
+    for number in range(6):
+        out = tmp_path / f"out-{number}"
+        done = 0
+        while done < 13:
+            code = killed(short, out, rng.randrange(3), rng.uniform(0, 0.3))
+            assert code == -signal.SIGKILL
+            done = len(json.loads((out / "run.json").read_text())["stages"])
+            hit.append(done)
             assert len(hit) < 60
-        assert code == 0
+        assert liit_command("run", short, "--out", out, "--set", METHOD).returncode == 0
         assert differing(out, undisturbed) == []
+        if len(hit) >= 12:
+            break
     assert len(set(hit)) >= 6, hit  # not always the same place
 
 
-def killed(short: Path, out: Path, delay: float) -> int:
-    """Start the command and kill it so long after it took the directory up; its exit code."""
+def killed(short: Path, out: Path, stages: int, delay: float) -> int:
+    """Start the command and kill it so many stages and seconds after it took the directory up; its exit code."""
     process = subprocess.Popen(
         command("run", short, "--out", out, "--set", METHOD),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(),
@@ -127,6 +132,8 @@ def killed(short: Path, out: Path, delay: float) -> int:
         process.stdout.readline()  # "... stages are complete"
     else:
         wait_for(out / "run.json", process)
+    for _ in range(stages):
+        process.stdout.readline()
     time.sleep(delay)
     process.kill()
     process.stdout.read()

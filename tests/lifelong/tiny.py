@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -252,3 +253,26 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def continuum(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     """The continuum file; tests must not change what lies around it."""
     return write_continuum(tmp_path_factory.mktemp("continuum"), model)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command left: its exit code, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def here(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> Said:
+    """Run the command line in this process: the libraries are loaded already, so it is fast."""
+    from liit.cli import main
+
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["liit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+    printed = capsys.readouterr()
+    assert isinstance(left.value.code, int)
+    return Said(left.value.code, printed.out, printed.err)

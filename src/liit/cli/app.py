@@ -63,10 +63,12 @@ def disk_problem(error: BaseException) -> str | None:
     """
     if isinstance(error, OSError) and error.errno is not None:
         where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror or error}{where}"
+        return f"{os.strerror(error.errno)}{where}"
     said = str(error)
     found = [os.strerror(code) for code in _DISK if os.strerror(code) in said or f"os error {code})" in said]
-    return found[0] if found else None
+    if found:
+        return found[0]
+    return f"a table on disk cannot be read ({said[:200]})" if "LanceError(IO)" in said else None
 
 
 def _stop_by_user() -> NoReturn:
