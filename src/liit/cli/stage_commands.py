@@ -36,10 +36,13 @@ def ingest(
 
     from liit.data.ingest import ingest as ingest_file
     from liit.data.pool import Pool
+    from liit.lifelong.rundir import nothing_left_of
 
     if not data.is_file():
         raise InputError(f"data: there is no file {str(data)!r}; expected a dataset file")
-    report = ingest_file(Pool.open_or_create(pool), data, format, source or data.stem, image_root=images, strict=strict)
+    with nothing_left_of(pool):
+        opened = Pool.open_or_create(pool)
+        report = ingest_file(opened, data, format, source or data.stem, image_root=images, strict=strict)
     facts(asdict(report), as_json)
 
 
@@ -64,7 +67,7 @@ def extract(
     refused = stages.refused_rows(bench, samples)
     fitting = [sample for sample in samples if sample.id not in refused]
     names = [name.strip() for name in features.split(",") if name.strip()]
-    with reporter.stage(0, pool.name, "extract", len(fitting)) as progress:
+    with reporter.stage(None, pool.name, "extract", len(fitting)) as progress:
         result = stages.extract_step(bench, adapter, fitting, names, out, progress)
     facts({**result, "refused": len(refused), "features_at": str(out)}, as_json)
 
@@ -172,7 +175,7 @@ def train(
     if out.exists() and not (out.is_dir() and ((out / WEIGHTS).is_file() or not any(out.iterdir()))):
         raise InputError(f"--out: {str(out)!r} exists and is not an adapter; name a new directory")
     samples = Pool.open(pool).take(stages.read_selection(selection))
-    with reporter.stage(0, selection.parent.name, "train", None) as progress:
+    with reporter.stage(None, selection.parent.name, "train", None) as progress:
         result = stages.train_step(
             bench, adapter, samples, out, seed=derived_seed(bench.continuum.seed, 0, "train"), progress=progress
         )
@@ -198,7 +201,7 @@ def evaluate(
     with tempfile.TemporaryDirectory(prefix="liit-evaluation-") as scratch:
         tasks = stages.read_tasks(Path(scratch) / "pool", sets)
         total = sum(len(task.samples) for task in tasks)
-        with reporter.stage(0, config.stem, "evaluate", total) as progress:
+        with reporter.stage(None, config.stem, "evaluate", total) as progress:
             result = stages.evaluate_step(bench, adapter, tasks, 0, out, progress)
     scores = {k: v["score"] for k, v in json.loads((out / "evaluation.json").read_text())["skills"].items()}
     facts({**result, "scores": scores}, as_json)

@@ -24,7 +24,7 @@ from liit.features.store import FeatureStore
 from liit.model.batch import bucket_by_length, collate
 from liit.model.chat import ChatEncoder, Encoded
 from liit.model.vision import BlankPixels, Pixels, VisionInputs
-from liit.model.vlm import VLM
+from liit.model.vlm import VLM, load_vlm
 
 SHARD_ROWS = 1024
 
@@ -171,7 +171,7 @@ class Extractor:
 
 
 def extract(
-    vlm: VLM,
+    vlm: VLM | str,
     samples: Sequence[Sample] | Any,
     features: Sequence[str],
     out: Path | str,
@@ -187,7 +187,7 @@ def extract(
     Killed at any moment, the same call continues where it was.
 
     Args:
-        vlm: the model, with its adapter.
+        vlm: the model, with its adapter; or what `liit.load_vlm` takes, for features without gradients.
         samples: the samples in ingestion order, or a pool.
         features: standard feature names (see ``liit.features.FEATURES``).
         out: directory of the feature store.
@@ -201,6 +201,8 @@ def extract(
         InputError: unknown feature, another checkpoint's store at ``out``.
         RowRefusedError: a sample that does not fit the model.
     """
+    if isinstance(vlm, str):
+        vlm = load_vlm(vlm)
     settings = settings or FeatureSettings()
     encoder = encoder or ChatEncoder(vlm)
     extractor = Extractor(vlm, features, settings, vision, seed)

@@ -14,8 +14,15 @@ class Reporter:
     """Shows nothing; the base of those that do."""
 
     @contextmanager
-    def stage(self, number: int, step: str, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        """Surround a stage; the function given is called with the number of units just done."""
+    def stage(self, number: int | None, step: str, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        """Surround a stage; the function given is called with the number of units just done.
+
+        Args:
+            number: of the step; None for a stage alone.
+            step: its name, or what the stage works on.
+            name: of the stage.
+            total: units that there are, when that is known.
+        """
         del number, step, name, total
         yield lambda done: None
 
@@ -39,11 +46,11 @@ class ConsoleReporter(Reporter):
         self._notes: list[str] = []
 
     @contextmanager
-    def stage(self, number: int, step: str, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    def stage(self, number: int | None, step: str, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
         """Show a bar while the stage runs and a line when it is done."""
         start = time.perf_counter()
         self._notes.clear()
-        title = f"{self.label}step {number} {step}, {name}"
+        title = f"{self.label}{'' if number is None else f'step {number} '}{step}, {name}"
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

@@ -169,6 +169,19 @@ class RunDirectory:
         return f"its {', '.join(changed)} differ" if changed else "its settings differ"
 
 
+@contextmanager
+def nothing_left_of(path: Path) -> Iterator[None]:
+    """When the input turns out to be wrong, remove a directory that was not there, or was empty, before."""
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    fresh = bool(new) or (path.is_dir() and not any(path.iterdir()))
+    try:
+        yield
+    except InputError:
+        if fresh and path.is_dir():
+            _take_back(path, new)
+        raise
+
+
 def _take_back(path: Path, new: Sequence[Path]) -> None:
     """Remove what a run wrote into a directory that was not there, or was empty, before."""
     for child in path.iterdir():
