@@ -98,7 +98,7 @@ def write_continuum(root: Path, model: Path, steps: int = 3, **changes: Any) -> 
         "method": "adapt-inf",
         "model": {"path": str(model), "max_length": 128},
         "lora": {"r": 4, "alpha": 8, "dropout": 0.05},
-        "training": {"epochs": 1, "batch_size": 8, "learning_rate": 0.01},
+        "training": {"epochs": 1, "batch_size": 8, "learning_rate": 0.1},
         "features": {"dim": 64},
         "selection": {"k_grid": [2, 3]},
         "pruning": {"pool_size": 50},

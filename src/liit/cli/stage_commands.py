@@ -91,8 +91,8 @@ def select(
     from collections import ChainMap
 
     import numpy as np
-    import yaml
 
+    from liit.config.yaml_text import read_yaml
     from liit.data.pool import Pool
     from liit.features.store import FeatureStore
     from liit.lifelong.stages import write_selection
@@ -110,7 +110,7 @@ def select(
         name, equals, value = option.partition("=")
         if not equals:
             raise InputError(f"--option {option}: expected name=value, for example k=20")
-        given[name.replace("-", "_")] = yaml.safe_load(value)
+        given[name.replace("-", "_")] = read_yaml(value, f"--option {option}")[0]
     table = opened.columns(["id", "source"]).to_pydict()
     sources = dict(zip(table["id"], table["source"], strict=True))
     candidates = list(sources)
