@@ -1,0 +1,67 @@
+"""Runs side by side in processes of their own; here the processes are a shell script."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from liit.errors import InputError
+from liit.lifelong.parallel import Job, JobError, child_environment, run_jobs
+
+SCRIPT = """#!/bin/sh
+# called as: program -m liit WHAT FILE
+case "$3" in
+  say) echo "one"; echo "threads $OMP_NUM_THREADS"; echo done > "$4" ;;
+  refuse) echo "liit: error: budget: got 0"; exit 2 ;;
+  fail) echo "Traceback"; echo "ValueError: a bug"; exit 1 ;;
+  wait) exec sleep 60 ;;
+esac
+"""
+
+
+@pytest.fixture(autouse=True)
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "program"
+    path.write_text(SCRIPT)
+    path.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(path))
+
+
+def test_every_line_is_shown_with_the_label_of_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("liit.lifelong.parallel.cores", lambda: 8)
+    lines: list[str] = []
+    jobs = [Job(name, ("say", str(tmp_path / name))) for name in ("a", "b", "c")]
+    run_jobs(jobs, 2, lines.append)
+    for name in ("a", "b", "c"):
+        assert [line for line in lines if line.startswith(f"{name}: ")] == [f"{name}: one", f"{name}: threads 4"]
+        assert (tmp_path / name).read_text() == "done\n"
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "message"),
+    [
+        ("refuse", InputError, "second: budget: got 0"),
+        ("fail", JobError, "second ended with code 1: ValueError: a bug"),
+    ],
+)
+def test_the_first_that_fails_stops_the_others(tmp_path: Path, what: str, error: type[Exception], message: str) -> None:
+    start = time.monotonic()
+    jobs = [Job("first", ("wait", "")), Job("second", (what, "")), Job("third", ("say", str(tmp_path / "third")))]
+    with pytest.raises(error) as met:
+        run_jobs(jobs, 2, lambda line: None)
+    assert str(met.value) == message
+    assert time.monotonic() - start < 20
+    assert not (tmp_path / "third").exists()
+
+
+def test_what_the_user_has_set_in_the_environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    found = child_environment(2)
+    assert (found["OMP_NUM_THREADS"], found["OMP_WAIT_POLICY"]) == ("7", "passive")
+    assert found["PATH"] == os.environ["PATH"]
