@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,17 @@ def test_a_run_makes_every_file_and_no_other(make: Make) -> None:
         }  # fmt: skip
         assert {"adapter_model.safetensors", "adapter_config.json"} <= {p.name for p in (step / "adapter").iterdir()}
     assert not [path for path in run.rglob("*") if path.suffix in (".part", ".pkl", ".pt", ".bin")]
+
+
+def test_the_documentation_names_every_file_and_no_other(make: Make) -> None:
+    run = make("lite-adapt-inf")
+    page = (Path(__file__).parents[2] / "docs/run-directory.md").read_text(encoding="utf-8")
+    top, step = (
+        re.findall(r"^\| `([^`]+)` \|", table, flags=re.MULTILINE) for table in page.split("In the folder of a step")
+    )
+    folder = steps(run)[0]
+    for root, named in ((run, set(top) - {"report.html"}), (folder, set(step))):  # the command writes the report
+        assert {f"{path.name}/" if path.is_dir() else path.name for path in root.iterdir()} == named
 
 
 def test_run_json_and_timings_list_every_stage_once_in_order(make: Make) -> None:
