@@ -6,6 +6,7 @@ import json
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -148,10 +149,17 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
+WITH_CTRL_C = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and their children, ignore it
+runpy.run_module("liit", run_name="__main__")
+"""
+
+
 def test_ctrl_c_is_one_line_and_the_run_goes_on_from_there(short: Path, undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = subprocess.Popen(
-        command("run", short, "--out", out, "--set", METHOD),
+        [sys.executable, "-c", WITH_CTRL_C, "run", short, "--out", out, "--set", METHOD],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
     )  # fmt: skip
     assert process.stdout is not None
