@@ -213,6 +213,8 @@ def _write_selection(
         for c in range(clusters.max() + 1):
             entropies = dict(zip(EXPERTS, (3 + 2 * rng.random(5)).round(3).tolist(), strict=True))
             expert = max(entropies, key=lambda name: entropies[name])
+            loser = min(entropies, key=lambda name: entropies[name])
+            entropies[loser] = None if c == 0 else entropies[loser]  # an expert that was not offered to this cluster
             members = np.flatnonzero(clusters == c)
             kept = int(np.isin(members, chosen).sum())
             info["clusters"].append(

@@ -88,7 +88,7 @@ def _step(step: Step, pool: Any, gallery: Gallery, *, is_last: bool) -> StepClus
     kept = _kept_rows(selection, shown)
     samples = take(pool, step.pool_version, [row["id"] for rows in kept.values() for row in rows])
     skills, sources = _labels(step, 1), _labels(step, 0)
-    tallest = max((value for info in infos for value in (info.get("entropies") or {}).values()), default=0.0) or 1.0
+    tallest = max((v for info in infos for v in (info.get("entropies") or {}).values() if v is not None), default=0.0)
     clusters = []
     for info in infos:
         number = int(info["cluster"])
@@ -103,7 +103,7 @@ def _step(step: Step, pool: Any, gallery: Gallery, *, is_last: bool) -> StepClus
                 size=int(info["size"]),
                 budget=int(info["budget"]),
                 expert=str(info.get("expert") or ""),
-                experts=_experts(info, tallest),
+                experts=_experts(info, tallest or 1.0),
                 skills=_top(skills.get(number)),
                 sources=_top(sources.get(number)),
                 cards=cards,
