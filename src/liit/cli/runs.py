@@ -21,7 +21,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Directory of the runs and the report.")] = Path("runs/demo"),
     methods: Annotated[
         str, typer.Option(help="Methods to compare, separated by commas.")
-    ] = "adapt-inf,replay,sequential",
+    ] = "adapt-inf,lite-adapt-inf,replay,sequential",
     seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
     jobs: Annotated[int | None, typer.Option(help="Runs side by side; one per core unless given.", min=1)] = None,
     settings: Settings = None,

@@ -1,4 +1,4 @@
-"""`liit demo`: the built-in continuum with four methods side by side, ending with a report."""
+"""`liit demo`: the built-in continuum with its methods side by side, ending with a report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from liit.lifelong.workbench import Workbench, cache_directory
 from liit.model.fingerprint import hash_file
 from liit.model.vision import VisionCache
 
-METHODS = ("adapt-inf", "replay", "sequential")
+METHODS = ("adapt-inf", "lite-adapt-inf", "replay", "sequential")
 REFERENCE = "multitask"
 
 

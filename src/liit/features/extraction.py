@@ -23,6 +23,7 @@ from liit.features.sketch import SignedFold
 from liit.features.store import FeatureStore
 from liit.model.batch import bucket_by_length, collate
 from liit.model.chat import ChatEncoder, Encoded
+from liit.model.lora import folded_adapter
 from liit.model.vision import BlankPixels, Pixels, VisionInputs
 from liit.model.vlm import VLM, load_vlm
 
@@ -65,10 +66,12 @@ class Extractor:
                 raise InputError(f"model: {vlm.path} changes its logits after the head ({attribute}), not supported")
         n_layers = vlm.text_config.num_hidden_layers
         self.embedding_layer = embedding_layer(settings, n_layers)
+        self.gradient_layers: tuple[int, ...] = ()
         self.gradients: LoraGradients | None = None
         self.sketch: SignedFold | None = None
         if BACKWARD & set(self.features):
-            self.gradients = LoraGradients(vlm, gradient_layers(settings, n_layers))
+            self.gradient_layers = gradient_layers(settings, n_layers)
+            self.gradients = LoraGradients(vlm, self.gradient_layers)
             self.sketch = SignedFold(self.gradients.length, settings.dim, seed, vlm.device)
         self.model_calls = 0
 
@@ -89,10 +92,11 @@ class Extractor:
             (N,) float32 per scalar and (N, d) arrays in the stored type per vector.
         """
         columns: dict[str, np.ndarray] = {}
-        for rows in bucket_by_length([len(t.row) for t in twins], self.settings.batch_tokens):
-            self._scatter(columns, rows, len(twins), self._with_images([twins[i].row for i in rows]))
-        if BLIND & set(self.features):
-            self._blind(columns, twins)
+        with folded_adapter(self.vlm, self.gradient_layers):
+            for rows in bucket_by_length([len(t.row) for t in twins], self.settings.batch_tokens):
+                self._scatter(columns, rows, len(twins), self._with_images([twins[i].row for i in rows]))
+            if BLIND & set(self.features):
+                self._blind(columns, twins)
         return {name: columns[name] for name in self.features}
 
     def _with_images(self, rows: Sequence[Encoded]) -> dict[str, Tensor]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from liit.model.fingerprint import hash_file, hash_settings
 from liit.model.vlm import VLM
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+FOLDED_BYTES = 1 << 30
 PRESETS = ("language-linear", "language-and-projector-linear", "all-but-vision")
 
 
@@ -130,6 +132,45 @@ def effective_weight(layer: nn.Module) -> torch.Tensor:
     for name in getattr(layer, "active_adapters", ()):
         weight = weight + layer.get_delta_weight(name).to(weight.dtype)  # type: ignore[operator]
     return weight
+
+
+@contextmanager
+def folded_adapter(vlm: VLM, keep: Sequence[int] = ()) -> Iterator[None]:
+    """Fold LoRA factors into the weights while the block runs; afterwards the weights have their old bits again.
+
+    Two small products and a sum less per layer and pass: a quarter of the scoring time of a small model. Only float32
+    weights up to `FOLDED_BYTES` are folded, because others would be rounded or would need too much room for the copies;
+    so is the head left alone, which may share its weight with the embedding.
+
+    Args:
+        vlm: the model; without an adapter nothing happens.
+        keep: decoder layers whose factors must stay apart, for their gradients.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    kept = tuple(f"{vlm.layers_name}.{layer}." for layer in keep)
+    layers: list[tuple[Any, torch.Tensor]] = [
+        (module, module.get_base_layer().weight)
+        for name, module in _modules(vlm)
+        if isinstance(module, LoraLayer) and not name.startswith(kept) and module is not vlm.lm_head
+    ]
+    room = sum(weight.numel() * weight.element_size() for _, weight in layers)
+    if room > FOLDED_BYTES or any(weight.dtype != torch.float32 for _, weight in layers):
+        layers = []
+    before = [weight.detach().clone() for _, weight in layers]
+    try:
+        for module, _ in layers:
+            module.merge()
+        yield
+    finally:
+        for (module, weight), old in zip(layers, before, strict=True):
+            if module.merged:
+                module.unmerge()
+            weight.data.copy_(old)
+
+
+def _modules(vlm: VLM) -> Iterator[tuple[str, Any]]:
+    yield from vlm.base.named_modules()
 
 
 def lora_parameters(vlm: VLM, layers: Sequence[int] | None = None) -> dict[str, nn.Parameter]:

@@ -15,8 +15,8 @@ from liit.demo.continuum.plan import quota
 from liit.demo.continuum.rows import Row, Split, cycle, pick, pick_some, spread, stream
 from liit.demo.continuum.store import ImageStore
 
-PICTURES = {"train": 650, "eval": 20}
-SCENES = {"train": 350, "eval": 20}
+PICTURES = {"train": 520, "eval": 20}
+SCENES = {"train": 280, "eval": 20}
 COUNT = ("How many things are there?", "Count the things.", "What is the number of things?")
 COUNT_KIND = ("How many {}s are there?", "Count the {}s.", "What is the number of {}s?")
 EXISTENCE = ("Is there {}?", "Do you see {}?", "Can you find {}?")

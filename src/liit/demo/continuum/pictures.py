@@ -11,7 +11,7 @@ from liit.demo.continuum.plan import quota
 from liit.demo.continuum.rows import Row, Split, cycle, pick, pick_some, spread, stream
 from liit.demo.continuum.store import ImageStore
 
-PICTURES = {"train": 1500, "eval": 20}
+PICTURES = {"train": 1150, "eval": 20}
 NAMING = (
     "What is this?",
     "What is in the picture?",

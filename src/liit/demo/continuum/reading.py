@@ -23,7 +23,7 @@ WORD = ("Which word is written?", "Read the word.", "What does the text say?", "
 NUMBER = ("Which number is printed?", "Read the number.", "What is the printed number?")
 SUM = ("What is the sum of the digits?", "Add the two digits.", "How much are both digits together?")
 NUMBERS = range(10, 60)
-PICTURES = {"train": {"digit": 330, "word": 300, "number": 270}, "eval": {"digit": 20, "word": 20, "number": 20}}
+PICTURES = {"train": {"digit": 260, "word": 230, "number": 210}, "eval": {"digit": 20, "word": 20, "number": 20}}
 
 
 def rows(store: ImageStore, seed: int, split: Split) -> list[Row]:
