@@ -2,8 +2,8 @@
 
     python benchmarks/demo.py [--out runs/benchmark-demo] [--seed 0]
 
-Writes ``benchmarks/results/demo.json`` and prints the table as Markdown. Everything but the seconds is repeatable on one
-machine and thread count.
+Writes ``benchmarks/results/demo.json`` and prints the table as Markdown. Everything but the seconds is repeatable on
+one machine and thread count.
 """
 
 from __future__ import annotations

@@ -138,21 +138,19 @@ def effective_weight(layer: nn.Module) -> torch.Tensor:
 def folded_adapter(vlm: VLM, keep: Sequence[int] = ()) -> Iterator[None]:
     """Fold LoRA factors into the weights while the block runs; afterwards the weights have their old bits again.
 
-    Two small products and a sum less per layer and pass: a quarter of the scoring time of a small model. Only float32
-    weights up to `FOLDED_BYTES` are folded, because others would be rounded or would need too much room for the copies;
-    so is the head left alone, which may share its weight with the embedding.
+    Two small products and a sum less per layer and pass, which counts for a small model. Only float32 weights
+    up to `FOLDED_BYTES` are folded: others would be rounded, or their copies would need too much room. The head is left
+    alone, because it may share its weight with the embedding.
 
     Args:
         vlm: the model; without an adapter nothing happens.
         keep: decoder layers whose factors must stay apart, for their gradients.
     """
-    from peft.tuners.lora import LoraLayer
-
     kept = tuple(f"{vlm.layers_name}.{layer}." for layer in keep)
     layers: list[tuple[Any, torch.Tensor]] = [
         (module, module.get_base_layer().weight)
-        for name, module in _modules(vlm)
-        if isinstance(module, LoraLayer) and not name.startswith(kept) and module is not vlm.lm_head
+        for name, module in _lora_layers(vlm)
+        if not name.startswith(kept) and module is not vlm.lm_head
     ]
     room = sum(weight.numel() * weight.element_size() for _, weight in layers)
     if room > FOLDED_BYTES or any(weight.dtype != torch.float32 for _, weight in layers):
@@ -169,8 +167,12 @@ def folded_adapter(vlm: VLM, keep: Sequence[int] = ()) -> Iterator[None]:
             weight.data.copy_(old)
 
 
-def _modules(vlm: VLM) -> Iterator[tuple[str, Any]]:
-    yield from vlm.base.named_modules()
+def _lora_layers(vlm: VLM) -> Iterator[tuple[str, Any]]:
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in vlm.base.named_modules():
+        if isinstance(module, LoraLayer):
+            yield name, module
 
 
 def lora_parameters(vlm: VLM, layers: Sequence[int] | None = None) -> dict[str, nn.Parameter]:
