@@ -199,6 +199,27 @@ def test_what_another_process_completed_meanwhile_is_not_done_again(short: Path,
         assert (late.facts(0, "evaluate") or {})["mean_score"] == 0.5
 
 
+def full_disk(path: Path, value: Any) -> None:
+    raise OSError("full")
+
+
+def test_a_stage_cut_off_before_it_is_listed_has_one_timing(
+    short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from liit.config import load_config
+    from liit.lifelong import rundir
+
+    directory = rundir.RunDirectory(tmp_path / "out", load_config(short))
+    with directory.exclusive():
+        with monkeypatch.context() as patch:
+            patch.setattr(rundir, "write_json", full_disk)
+            with pytest.raises(OSError, match="full"):
+                directory.complete(0, "evaluate", 1.0, {})
+        assert directory.facts(0, "evaluate") is None
+        directory.complete(0, "evaluate", 2.0, {})
+    assert [json.loads(line)["seconds"] for line in (tmp_path / "out/timings.jsonl").read_text().splitlines()] == [2.0]
+
+
 def test_a_torn_start_is_taken_up(short: Path, tmp_path: Path) -> None:
     """What a kill leaves before run.json has its name, and before continuum.yaml is there."""
     for number, names in enumerate([("lock",), ("lock", "run.json.part")]):

@@ -257,6 +257,20 @@ def test_training_goes_on_from_the_adapter_of_the_last_step(make: Make, continuu
     assert outcomes[first / "adapter"] == weights != outcomes[None]
 
 
+def test_training_twice_from_the_same_start_gives_the_same_adapter(make: Make, continuum: Path, tmp_path: Path) -> None:
+    """The weights in memory have moved on after the first: they must not be taken for the start of the second."""
+    from liit.lifelong.stages import train_step
+    from liit.lifelong.workbench import Workbench
+
+    bench = Workbench(load_config(continuum))
+    samples = Pool.open(make("replay") / "pool").take(selected(steps(make("replay"))[0]))
+    for start in (None, steps(make("replay"))[0] / "adapter"):
+        for name in ("one", "two"):
+            train_step(bench, start, samples, tmp_path / name, seed=1)
+        weights = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("one", "two")]
+        assert weights[0] == weights[1]
+
+
 def test_a_budget_larger_than_the_pool_trains_on_all_and_says_so(continuum: Path, tmp_path: Path) -> None:
     from liit.lifelong.progress import Reporter
 
