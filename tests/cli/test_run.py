@@ -77,7 +77,7 @@ def test_importing_liit_changes_no_setting_of_the_libraries() -> None:
 def test_the_libraries_speak_when_the_user_wants_them_to(monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers.utils import logging
 
-    from liit.cli.quiet import quiet_libraries
+    from liit.model.quiet import quiet_libraries
 
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     try:

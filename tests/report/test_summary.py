@@ -13,7 +13,7 @@ from rich.console import Console
 
 from liit.evaluation import matrix
 from liit.report.reading import load_runs
-from liit.report.summary import COLUMNS, rare_skills, summary_table, to_csv, to_json, to_rich, to_text
+from liit.report.summary import BRIEF, COLUMNS, rare_skills, summary_table, to_csv, to_json, to_rich, to_text
 from liit.report.verdict import verdict
 
 
@@ -76,6 +76,9 @@ def test_text_json_csv_and_terminal_tables_hold_every_run(run_paths: list[Path])
     text = to_text(rows)
     assert len(text.splitlines()) == 2 + len(rows)
     assert "multitask (reference)" in text
+    brief = to_text(rows, BRIEF).splitlines()
+    assert max(map(len, brief)) < 0.6 * max(map(len, text.splitlines()))
+    assert brief[2].split()[1] == text.splitlines()[2].split()[1]
     document = json.loads(to_json(rows))
     assert document[4]["forgetting_max"] is None
     assert document[0]["average_accuracy"] == rows[0]["average_accuracy"]

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from liit.cli.app import app
-from liit.cli.quiet import quiet_libraries
 from liit.cli.show import AsJson, console, facts
+from liit.model.quiet import quiet_libraries
 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Override a setting: key=value, e.g. training.epochs=3. Repeatable.")
@@ -43,7 +43,7 @@ def demo(
         facts(rebuild(out / "base", show=show), as_json)
         return
     from liit.demo.run import run_demo
-    from liit.report import summary_table, to_json, to_text
+    from liit.report import BRIEF, summary_table, to_json, to_text
 
     chosen = [name.strip() for name in methods.split(",") if name.strip()]
     result = run_demo(out, methods=chosen, seed=seed, overrides=settings or (), jobs=jobs, show=show)
@@ -52,7 +52,7 @@ def demo(
         print(to_json(table))
         return
     print()
-    print(to_text(table).rstrip())
+    print(to_text(table, BRIEF).rstrip())
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result.seconds.items())
     print(f"\ntime: {sum(result.seconds.values()):.0f} s ({spent})")
     print(f"report: {result.report}")
@@ -64,6 +64,7 @@ def run(
     out: Annotated[Path, typer.Option(help="The run directory; one that exists is gone on with.")],
     method: Annotated[str | None, typer.Option(help="Instead of the file's method; see liit methods.")] = None,
     settings: Settings = None,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Leave out the report and the table.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a continuum, or go on with a run that was stopped."""
@@ -74,16 +75,18 @@ def run(
     loaded = load_config(continuum, overrides)  # before the model's libraries, which take seconds to load
     quiet_libraries()
     from liit.lifelong.loop import run as run_continuum
-    from liit.report import summary_table, to_json, to_text, write_report
+    from liit.report import BRIEF, summary_table, to_json, to_text, write_report
 
     directory = run_continuum(loaded, out, reporter=ConsoleReporter(console(as_json)))
+    if no_report:
+        return
     report = write_report([directory.path], directory.path / "report.html")
     table = summary_table([directory.path], None)
     if as_json:
         print(to_json(table))
         return
     print()
-    print(to_text(table).rstrip())
+    print(to_text(table, BRIEF).rstrip())
     print(f"\nreport: {report}")
 
 
@@ -95,9 +98,9 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write the report of one or several runs."""
-    from liit.report import summary_table, to_json, to_text, write_report
+    from liit.report import BRIEF, summary_table, to_json, to_text, write_report
 
     everything = [*runs, *([reference] if reference and reference not in runs else ())]
     page = write_report(everything, out, reference=reference)
     table: Any = summary_table(everything, reference)
-    print(to_json(table) if as_json else f"{to_text(table).rstrip()}\n\nreport: {page}")
+    print(to_json(table) if as_json else f"{to_text(table, BRIEF).rstrip()}\n\nreport: {page}")

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from liit.cli.app import app
-from liit.cli.quiet import quiet_libraries
 from liit.cli.runs import Settings
 from liit.cli.show import AsJson, console, facts
 from liit.errors import InputError
+from liit.model.quiet import quiet_libraries
 
 Config = Annotated[Path, typer.Option("--config", help="Continuum file that gives model and settings.")]
 PoolPath = Annotated[Path, typer.Option("--pool", help="Directory of the pool.")]

@@ -21,6 +21,7 @@ from liit.model.vision import VisionCache
 
 METHODS = ("adapt-inf", "lite-adapt-inf", "replay", "sequential")
 REFERENCE = "multitask"
+START_ORDER = ("adapt-inf", "multitask", "replay", "lite-adapt-inf", "sequential")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def run_demo(
     show(f"vision tower: {images} images computed and kept ({seconds['vision']:.1f} s)")
 
     at = time.perf_counter()
-    names = sorted({*methods, REFERENCE}, key=_longest_first)
+    names = sorted({*methods, REFERENCE}, key=_start_order)
     run_jobs([_job(path, out, name, settings) for name in names], jobs or cores(), show)
     seconds["runs"] = time.perf_counter() - at
 
@@ -108,7 +109,7 @@ def keep_vision_states(continuum: Continuum, images: Path) -> int:
 def _one_thread() -> None:
     import torch
 
-    from liit.cli.quiet import quiet_libraries
+    from liit.model.quiet import quiet_libraries
 
     quiet_libraries()
     torch.set_num_threads(1)
@@ -123,10 +124,9 @@ def _keep(continuum: Continuum, files: Sequence[Path]) -> int:
 
 def _job(path: Path, out: Path, method: str, settings: Sequence[str]) -> Job:
     options = [option for text in (*settings, f"method={method}") for option in ("--set", text)]
-    return Job(method, ("run", str(path), "--out", str(out / method), *options))
+    return Job(method, ("run", str(path), "--out", str(out / method), "--no-report", *options))
 
 
-def _longest_first(method: str) -> tuple[int, str]:
-    """Long runs start first, so that the cores finish together."""
-    found = get_method(method)
-    return (0 if found.clusters else 1 if found.once else 2, method)
+def _start_order(method: str) -> int:
+    """Place in the queue: in this order two cores finish together."""
+    return START_ORDER.index(method) if method in START_ORDER else len(START_ORDER)

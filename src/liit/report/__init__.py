@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from liit.report.page import write_report
-from liit.report.summary import summary_table, to_csv, to_json, to_rich, to_text
+from liit.report.summary import BRIEF, summary_table, to_csv, to_json, to_rich, to_text
 
-__all__ = ["summary_table", "to_csv", "to_json", "to_rich", "to_text", "write_report"]
+__all__ = ["BRIEF", "summary_table", "to_csv", "to_json", "to_rich", "to_text", "write_report"]

@@ -21,6 +21,14 @@ from liit.report.reading import load_run, load_runs
 if TYPE_CHECKING:
     from rich.table import Table
 
+BRIEF = (
+    "average_accuracy",
+    "relative_gain",
+    "forgetting_max",
+    "rare_accuracy",
+    "select_seconds",
+    "train_seconds",
+)
 RANDOM_METHODS = ("replay", "random")
 REFERENCE_METHOD = "multitask"
 RARE_SHARE = 0.01
@@ -163,10 +171,16 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return out.getvalue()
 
 
-def to_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table in plain text, one line per run, for a terminal or a log without colours."""
-    head = ["method", *(column.title for column in COLUMNS)]
-    lines = [[_name(row), *(column.show(row[column.key]) for column in COLUMNS)] for row in rows]
+def to_text(rows: Sequence[Mapping[str, Any]], keys: Sequence[str] | None = None) -> str:
+    """The table in plain text, one line per run, for a terminal or a log without colours.
+
+    Args:
+        rows: as `summary_table` gives them.
+        keys: the columns to show, `BRIEF` for a terminal's width; None shows all.
+    """
+    columns = [column for column in COLUMNS if keys is None or column.key in keys]
+    head = ["method", *(column.title for column in columns)]
+    lines = [[_name(row), *(column.show(row[column.key]) for column in columns)] for row in rows]
     widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
     out = []
     for line in [head, ["-" * width for width in widths], *lines]:
