@@ -7,7 +7,7 @@ scaling s by the chain rule). Samples do not see each other, so the gradients of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -74,7 +74,7 @@ class LoraGradients:
             product = gradient.float().transpose(1, 2) @ self._inputs[name].float()
             yield product.flatten(1)
 
-    def _recorder(self, name: str):  # type: ignore[no-untyped-def]
+    def _recorder(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             self._inputs[name] = inputs[0].detach()
             self._outputs[name] = output
