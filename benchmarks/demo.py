@@ -42,6 +42,13 @@ def markdown(rows: list[dict[str, object]]) -> str:
     return "\n".join(lines)
 
 
+def reachable(reference: Path) -> dict[str, float]:
+    """What joint training on all data reaches, skill by skill."""
+    last = sorted((reference / "steps").glob("*/evaluation.json"))[-1]
+    skills = json.loads(last.read_text(encoding="utf-8"))["skills"]
+    return {name: skill["score"] for name, skill in skills.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-demo"))
@@ -53,7 +60,8 @@ def main() -> None:
     rows = json.loads(to_json(summary_table(result.runs, result.reference)))
     RESULTS.parent.mkdir(exist_ok=True)
     facts = {"cores": cores(), "machine": platform.machine(), "seed": arguments.seed, "seconds": result.seconds}
-    RESULTS.write_text(json.dumps({**facts, "rows": rows}, indent=1, ensure_ascii=False) + "\n")
+    results = {**facts, "rows": rows, "reachable": reachable(result.reference)}
+    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     print(markdown(rows))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 from typing import Any
 
@@ -31,3 +32,14 @@ def test_the_words_below_the_table_say_what_it_says() -> None:
     assert f"{adapt['select_seconds'] / adapt['train_seconds']:.1f} seconds per second of training" in README
     lost = [f"{ROWS[method]['forgetting_max']:.0f} %" for method in ("sequential", "replay")]
     assert f"loses {lost[0]} of what was learnt, random replay {lost[1]}" in README
+
+
+def test_the_skills_named_as_unreachable_are_those_near_chance_in_joint_training() -> None:
+    named = re.search(r"stay at chance even there \(([a-z, ]+)\)", README)
+    assert named is not None
+    near_chance = {"yes/no and either/or": 0.65, "others": 0.25}
+    halves = {"presence", "negation", "verify", "existence", "which"}
+    for skill in named[1].split(", "):
+        assert RESULT["reachable"][skill] <= near_chance["yes/no and either/or" if skill in halves else "others"], skill
+    taught = [score for skill, score in RESULT["reachable"].items() if not skill.startswith("general-")]
+    assert abs(sum(taught) / len(taught) - ROWS["multitask"]["average_accuracy"]) < 1e-9
