@@ -1,7 +1,7 @@
 """Speed and memory of selection and pruning, against scikit-learn and against the matrix-multiply rate of the machine.
 
     python benchmarks/selection.py                            100 000 rows, half a minute
-    python benchmarks/selection.py --rows 100000 1000000 --prune-rows 200000         what the README claims
+    python benchmarks/selection.py --rows 100000 1000000 --prune-rows 200000         the size of the claim to be tested
 
 Every measurement runs in a process of its own, so that its peak memory is its own. Ratios are taken inside one run, and
 only ratios are claimed: absolute times depend on the machine and on who else uses it.

@@ -2,8 +2,8 @@
 
 A small model gains little from a second thread, so two methods on two cores finish sooner side by side than one after
 the other. Each process gets its share of the cores, a passive wait policy (threads that spin take the core from the
-other process) and an allocator that keeps large blocks (where fresh pages are dear, training spends half its time on
-them). Variables that the user has set are left as they are.
+other process) and an allocator that keeps large blocks (fresh pages are dear on
+some machines). Variables that the user has set are left as they are.
 """
 
 from __future__ import annotations
