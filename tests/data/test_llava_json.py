@@ -47,7 +47,7 @@ BAD: dict[str, list[dict[str, Any]]] = {
     "image-outside-root": [{"image": "../outside.png"}, {"image": "/etc/hostname"}],
     "image-is-url": [{"image": "https://host/a.png"}],
     "image-tags": [{"image": ["a.png", "a.png"]}, {"image": None}, {"image": []}, {"image": ""}],
-    "bad-images": [{"image": 5}, {"image": ["a.png", None]}, {"image": {"path": "a.png"}}],
+    "bad-images": [{"image": 5}, {"image": ["a.png", None]}, {"image": {"url": "a.png"}}],
     "bad-id": [{"id": ""}, {"id": 1.5}, {"id": True}, {"id": ["a"]}],
     "bad-text": [{"id": "\ud800"}, {"skill": "a\0"}],
     "bad-skill": [{"skill": ["a"]}, {"skill": False}],

@@ -88,7 +88,7 @@ def test_parquet_with_embedded_images(pool, tmp_path, rows) -> None:
     check_texts(pool)
     [two] = pool.take(["two"])
     assert [image.open().size for image in two.images] == [(8, 8), (8, 8)]
-    assert two.images[0].data is not None
+    assert two.images[0].held
     assert len(two.raw) < 1000  # the bytes are kept once, not again in the row's text
     assert json.loads(two.raw)["images"][0]["bytes"]["sha256"] == two.images[0].sha256
 

@@ -14,8 +14,8 @@ import pytest
 
 import liit.data.pool
 import liit.data.writer
-from liit.data.commits import write_lock
 from liit.data.ingest import ingest
+from liit.data.lock import write_lock
 from liit.data.pool import AddReport, Pool
 from liit.data.sample import ImageRef, Message, Sample
 from liit.errors import InputError
@@ -216,7 +216,7 @@ def test_damage_and_newer_layouts_are_named(pool: Pool) -> None:
     pool.add(samples(1))
     commit = pool.path / "commits" / "00000002.json"
     text = commit.read_text()
-    commit.write_text(text.replace('"format": 1', '"format": 2'))
+    commit.write_text(text.replace('"format": 2', '"format": 3'))
     with pytest.raises(InputError, match="newer liit"):
         Pool.open(pool.path)
     commit.write_text(text[:40])
@@ -250,7 +250,7 @@ def test_a_snapshot_sees_other_writers_after_refresh_and_builds_on_them(pool: Po
 
 
 def test_a_second_writer_waits_and_then_says_why(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("liit.data.commits.LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("liit.data.lock.LOCK_SECONDS", 0.2)
     with write_lock(pool.path), pytest.raises(InputError, match="another process"):
         pool.add(samples(1))
     assert pool.add(samples(1)).added == 1
@@ -344,5 +344,5 @@ def test_columns_of_fifteen_thousand_rows_take_well_under_a_second(pool: Pool) -
 
 
 def test_importing_the_light_parts_does_not_import_lance() -> None:
-    code = "import sys, liit.data, liit.data.readers; sys.exit(bool({'lance', 'torch', 'pyarrow'} & set(sys.modules)))"
+    code = "import sys, liit.data.formats, liit.data.containers; sys.exit(bool({'lance', 'torch', 'pyarrow'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

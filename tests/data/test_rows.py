@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from liit.data.readers import rows
-from liit.data.readers.rows import read_rows
+from liit.data.containers import json_text, read_rows
 from liit.errors import InputError
 
 
@@ -20,7 +19,7 @@ ROWS = ['{"id": 1, "x": "\\u00e9 ] } , [ {"}', '{ "id":2,\n  "x": "é \\" \\\\" 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 64, 1 << 20])
 def test_rows_keep_their_own_text_whatever_the_buffer(tmp_path: Path, chunk: int, monkeypatch) -> None:
-    monkeypatch.setattr(rows, "_CHUNK", chunk)
+    monkeypatch.setattr(json_text, "_CHUNK", chunk)
     path = write(tmp_path / "a.json", "\n [\n" + " ,\n".join(ROWS) + "\n] \n")
     found = list(read_rows(path))
     assert [row.text for row in found] == ROWS
@@ -31,7 +30,7 @@ def test_rows_keep_their_own_text_whatever_the_buffer(tmp_path: Path, chunk: int
 
 @pytest.mark.parametrize("chunk", [5, 1 << 20])
 def test_a_broken_row_costs_one_row(tmp_path: Path, chunk: int, monkeypatch) -> None:
-    monkeypatch.setattr(rows, "_CHUNK", chunk)
+    monkeypatch.setattr(json_text, "_CHUNK", chunk)
     bad = ["{'id': 1}", '{"id": 1,}', '{"id": nul}', "nothing", '{"a": 1} {"b": 2}', '{"x": "\n"}']
     text = "[" + ",\n".join(row for pair in zip(bad, ROWS * 2, strict=True) for row in pair) + "]"
     found = list(read_rows(write(tmp_path / "a.json", text)))
@@ -76,7 +75,7 @@ def test_hostile_nesting_and_numbers_are_errors_of_the_row(tmp_path: Path) -> No
 
 
 def test_a_very_long_row_is_read_in_linear_time(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(rows, "_CHUNK", 1024)
+    monkeypatch.setattr(json_text, "_CHUNK", 1024)
     path = write(tmp_path / "a.json", json.dumps([{"image": "A" * 5_000_000}, {"b": 1}]))
     assert [len(row.text) > 100 for row in read_rows(path)] == [True, False]
 

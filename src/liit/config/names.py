@@ -64,7 +64,7 @@ def prunes(method: str) -> bool:
 
 def formats() -> tuple[str, ...]:
     """Return the names of the dataset formats that can be ingested."""
-    from liit.data.readers import formats as registered
+    from liit.data.formats import formats as registered
 
     return tuple(registered())
 

@@ -1,6 +1,6 @@
 """The pool's own commit log: one small JSON file per version, written last, by renaming.
 
-A commit names, for each table of the pool, the Lance version that belongs to it, so three tables change at one instant:
+A commit names, for each table of the pool, the Lance version that belongs to it, so all tables change at one instant:
 the instant the file gets its name. Whatever a killed writer left in the tables is named by no commit and so not there.
 """
 
@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from liit.data.lance_files import sync_folder
 from liit.errors import InputError
 
-FORMAT = 1
-"""Version of the layout on disk; a pool with a higher one is refused with a request to upgrade."""
+FORMAT = 2
+"""Version of the layout on disk; a pool with another one is refused with a line that says what to do.
 
-LOCK_SECONDS = 30.0
+1: liit before 0.1.0; images held by value lay in the sample table. 2: they have a table of their own, and rows know the
+kind of file they came from.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,15 @@ class Commit:
 
     Args:
         version: 1 for the empty pool, then one more per commit.
-        kind: "create", "add", "ingest", "remove" or "restore".
+        kind: "create", "add", "ingest", "remove", "restore" or "gc".
         message: What the user or the run says about it.
         key: Names the work, so that a run that is resumed can tell that it is done ("" = none).
         tables: Lance version per table.
         rows: Samples in the pool.
         next_row: Row number of the next sample; numbers are never given twice, not even after a restore.
         restored: The version brought back, for a restore.
-        report: Figures of the add, ingest or remove.
+        report: Figures of the add, ingest, remove or gc.
+        oldest: The oldest version whose rows are still on disk; a gc moves it up.
         time: When, UTC; only for people, order is by version.
     """
 
@@ -50,8 +52,14 @@ class Commit:
     next_row: int
     restored: int | None = None
     report: dict[str, Any] = field(default_factory=dict)
-    time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    oldest: int = 1
+    time: str = field(default_factory=lambda: Commit.now())
     format: int = FORMAT
+
+    @staticmethod
+    def now() -> str:
+        """The time, as commits have it."""
+        return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def latest_version(folder: Path) -> int:
@@ -78,8 +86,13 @@ def read_commit(folder: Path, version: int) -> Commit:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["format"] > FORMAT:
             raise InputError(
-                f"pool {str(folder.parent)!r} was written by a newer liit (layout {found['format']}, this one reads up "
-                f"to {FORMAT}); upgrade liit"
+                f"pool {str(folder.parent)!r} was written by a newer liit (layout {found['format']}, this one reads "
+                f"{FORMAT}); upgrade liit"
+            )
+        if found["format"] < FORMAT:
+            raise InputError(
+                f"pool {str(folder.parent)!r} was written by an older liit (layout {found['format']}, this one reads "
+                f"{FORMAT}); make it anew: `liit ingest` the same files into another directory"
             )
         return Commit(**found)
     except InputError:
@@ -104,6 +117,7 @@ def write_commit(folder: Path, commit: Commit) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(folder / f"{commit.version:08d}.json")
+    sync_folder(folder)
 
 
 def lineage(folder: Path, version: int) -> Iterator[Commit]:
@@ -120,41 +134,3 @@ def lineage(folder: Path, version: int) -> Iterator[Commit]:
         commit = read_commit(folder, version)
         yield commit
         version = commit.restored if commit.restored is not None else version - 1
-
-
-@contextmanager
-def write_lock(folder: Path, seconds: float | None = None) -> Iterator[None]:
-    """Be the only writer of a pool; the system frees the lock when the process ends, however it ends.
-
-    Args:
-        folder: The pool's directory.
-        seconds: How long to wait for another writer; by default `LOCK_SECONDS`.
-
-    Yields:
-        Nothing; the lock is held inside.
-
-    Raises:
-        InputError: Another process is still writing, or the directory cannot be written to.
-    """
-    import fcntl
-
-    seconds = LOCK_SECONDS if seconds is None else seconds
-
-    try:
-        file = (folder / "lock").open("w")
-    except OSError as error:
-        raise InputError(f"pool {str(folder)!r} cannot be written to: {error}") from error
-    with file:
-        until = time.monotonic() + seconds
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() >= until:
-                    raise InputError(
-                        f"pool {str(folder)!r} is being written by another process "
-                        f"(waited {seconds:g} s); try again when it is done"
-                    ) from error
-                time.sleep(0.05)
-        yield

@@ -23,6 +23,7 @@ MAX_BYTES = 1 << 28
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "MPO", "JPEG2000", "TGA", "ICO")
 
 _CACHED_IMAGES = 1 << 16
+_UNKNOWN = ("", "")
 
 
 class ImageError(Exception):
@@ -113,7 +114,7 @@ def _one_line(error: Exception) -> str:
 class ImageChecker:
     """Hashes and decodes images once each, however many rows share them; the last 65 536 answers are kept.
 
-    One lives for one ingest call, so a file replaced between two calls is read again.
+    Several threads may use it. One lives for one ingest call, so a file replaced between two calls is read again.
     """
 
     def __init__(self) -> None:
@@ -154,11 +155,11 @@ class ImageChecker:
         if len(data) > MAX_BYTES:
             raise ImageError("image-too-large", f"embedded image has {len(data)} bytes, more than {MAX_BYTES}")
         sha256 = hashlib.sha256(data).hexdigest()
-        if sha256 not in self._by_hash:
+        verdict = self._by_hash.get(sha256, _UNKNOWN)
+        if verdict is _UNKNOWN:
             if len(self._by_hash) >= _CACHED_IMAGES:
-                self._by_hash.clear()
-            self._by_hash[sha256] = _verdict(data)
-        verdict = self._by_hash[sha256]
+                self._by_hash.clear()  # several threads may do this at once: each has its own verdict
+            verdict = self._by_hash[sha256] = _verdict(data)
         if verdict is not None:
             raise ImageError(*verdict)
         return ImageRef(path=name, sha256=sha256, data=data)
@@ -182,3 +183,11 @@ def _check_file(path: str) -> ImageRef | tuple[str, str]:
         detail = problem.detail if repr(path) in problem.detail else f"{path!r}: {problem.detail}"
         return problem.reason, detail
     return ImageRef(path=path, sha256=hashlib.sha256(data).hexdigest())
+
+
+def suffix_of(data: bytes) -> str:
+    """The suffix that a file with this image should have, such as `.png`."""
+    with Image.open(io.BytesIO(data)) as image:
+        return {"JPEG": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "MPO": ".jpg"}.get(
+            image.format or "", f".{(image.format or 'png').lower()}"
+        )

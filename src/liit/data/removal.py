@@ -1,14 +1,59 @@
-"""What the ledger says about each sample that leaves the pool."""
+"""Removing samples for good: out of the sample table, and into the ledger with when, by which step, and near what."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from liit.data.tables import LEDGER
+from liit.data.lance_files import settle_version
+from liit.data.lock import write_lock
+from liit.data.tables import LEDGER, open_table, settled
 from liit.errors import InputError
 
+if TYPE_CHECKING:
+    from liit.data.pool import Pool
+
+_DELETE_ROWS = 1 << 14
 _NEEDED = ("id", "cluster", "neighbour", "similarity")
+
+
+def remove(pool: Pool, wanted: list[str], step: str, neighbours: pa.Table | None, message: str) -> int:
+    """Remove samples in one commit: see `Pool.remove`."""
+    import lance
+
+    with write_lock(pool.path):
+        pool.refresh()
+        before = _removed_by(pool, step)
+        leaving = [id for id, here in zip(wanted, pool.contains(wanted), strict=True) if here or id not in before]
+        if not leaving:
+            return max((before[id] for id in wanted), default=pool.version)
+        known = pool.rows_of(leaving, ["row", "source", "content_hash"])
+        rows = removal_rows(known, neighbours, step, pool.version + 1)
+        tables = dict(pool.tables)
+        ledger = settled(pool.path, "ledger", tables["ledger"])
+        new = lance.write_dataset(rows, ledger.uri, schema=LEDGER, mode="append")
+        settle_version(new, since=tables["ledger"])
+        samples = settled(pool.path, "samples", tables["samples"])
+        numbers = sorted(known["row"].to_pylist())
+        for start in range(0, len(numbers), _DELETE_ROWS):
+            samples.delete(f"row IN ({', '.join(map(str, numbers[start : start + _DELETE_ROWS]))})")
+        settle_version(samples, since=tables["samples"])
+        left = open_table(pool.path, "samples", samples.version).count_rows()
+        if left != len(pool) - len(numbers):
+            raise OSError(f"removing {len(numbers)} of {len(pool)} samples left {left}; the table is damaged")
+        tables |= {"ledger": new.version, "samples": samples.version}
+        pool.commit_tables("remove", message, tables, left, {"removed": len(numbers), "step": step})
+    return pool.version
+
+
+def _removed_by(pool: Pool, step: str) -> dict[str, int]:
+    """What a step has removed already: id to the version without it."""
+    ledger = open_table(pool.path, "ledger", pool.tables["ledger"])
+    quoted = step.replace("'", "''")
+    found = ledger.to_table(columns=["id", "version"], filter=f"step = '{quoted}'")
+    return dict(zip(found["id"].to_pylist(), found["version"].to_pylist(), strict=True))
 
 
 def removal_rows(known: pa.Table, neighbours: pa.Table | None, step: str, version: int) -> pa.Table:

@@ -1,4 +1,4 @@
-"""The three Lance tables of a pool: their columns, and samples to rows and back."""
+"""The four Lance tables of a pool: their columns, and samples to rows and back."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from liit.data.lance_files import check_whole
 from liit.data.sample import ImageRef, Message, Sample
 from liit.errors import InputError
 
@@ -23,10 +24,12 @@ SAMPLES = pa.schema(
         ("messages", pa.list_(pa.struct([("role", pa.string()), ("text", pa.string())]))),
         ("image_paths", pa.list_(pa.string())),
         ("image_hashes", pa.list_(pa.string())),
-        ("image_data", pa.list_(pa.large_binary())),
+        ("image_held", pa.list_(pa.bool_())),
         ("raw", pa.string()),
+        ("form", pa.string()),
     ]
 )
+IMAGES = pa.schema([("sha256", pa.string()), ("data", pa.large_binary())])
 QUARANTINE = pa.schema(
     [
         ("source", pa.string()),
@@ -54,7 +57,7 @@ LEDGER = pa.schema(
         ("content_hash", pa.string()),
     ]
 )
-SCHEMAS = {"samples": SAMPLES, "quarantine": QUARANTINE, "ledger": LEDGER}
+SCHEMAS = {"samples": SAMPLES, "images": IMAGES, "quarantine": QUARANTINE, "ledger": LEDGER}
 
 
 def table_path(pool: Path, name: str) -> str:
@@ -67,7 +70,7 @@ def open_table(pool: Path, name: str, version: int) -> Any:
 
     Args:
         pool: The pool's directory.
-        name: "samples", "quarantine" or "ledger".
+        name: "samples", "images", "quarantine" or "ledger".
         version: The Lance version.
 
     Returns:
@@ -79,7 +82,11 @@ def open_table(pool: Path, name: str, version: int) -> Any:
     import lance
 
     try:
-        return lance.dataset(table_path(pool, name), version=version)
+        table = lance.dataset(table_path(pool, name), version=version)
+        check_whole(table)
+        return table
+    except InputError:
+        raise
     except (ValueError, OSError) as error:
         detail = " ".join(str(error).split())[:160]
         raise InputError(
@@ -129,30 +136,37 @@ def samples_table(samples: Sequence[Sample], hashes: Sequence[str], first_row: i
         "messages": [[{"role": m.role, "text": m.text} for m in sample.messages] for sample in samples],
         "image_paths": [[image.path for image in sample.images] for sample in samples],
         "image_hashes": [[image.sha256 for image in sample.images] for sample in samples],
-        "image_data": [[image.data for image in sample.images] for sample in samples],
+        "image_held": [[image.held for image in sample.images] for sample in samples],
         "raw": [sample.raw for sample in samples],
+        "form": [sample.form for sample in samples],
     }
     return pa.Table.from_pydict(columns, schema=SAMPLES)
 
 
-def samples_of(table: pa.Table) -> list[Sample]:
+def samples_of(table: pa.Table, pool: Path) -> list[Sample]:
     """Samples from rows of the sample table, in their order.
 
     Args:
         table: Rows with every column of `SAMPLES`.
+        pool: The pool's directory, where the images lie that are held by value.
 
     Returns:
         The samples.
     """
+    store = str(pool.absolute())
     return [
         Sample(
             id=row["id"],
             messages=tuple(Message(message["role"], message["text"]) for message in row["messages"]),
-            images=tuple(map(ImageRef, row["image_paths"], row["image_hashes"], row["image_data"])),
+            images=tuple(
+                ImageRef(path, sha256, None, store if held else "")
+                for path, sha256, held in zip(row["image_paths"], row["image_hashes"], row["image_held"], strict=True)
+            ),
             source=row["source"],
             skill=row["skill"],
             raw=row["raw"],
             format=row["format"],
+            form=row["form"],
         )
         for row in table.to_pylist()
     ]

@@ -33,6 +33,9 @@ REASONS: dict[str, str] = {
     "image-too-large": "an image has too many pixels or bytes",
     "image-outside-root": "an image path leads out of the image folder",
     "image-is-url": "an image is a URL",
+    "member-outside": "the name of a tar member leads out of the tar",
+    "member-not-a-file": "a tar member is a link or a device",
+    "row-too-large": "the row has too many bytes",
 }
 """Every reason code of the quarantine table, with its meaning."""
 
@@ -141,7 +144,7 @@ def check_sample(sample: Sample) -> None:
     """
     if not isinstance(sample.id, str) or not sample.id.strip():
         raise RowError("bad-id", f"id is {_short(sample.id)}; expected a text that is not empty")
-    for name in ("id", "source", "skill", "raw", "format"):
+    for name in ("id", "source", "skill", "raw", "format", "form"):
         check_text(getattr(sample, name), name)
     unknown = next((message.role for message in sample.messages if message.role not in ("system", *_SPEAKERS)), None)
     if unknown is not None:
@@ -149,6 +152,6 @@ def check_sample(sample: Sample) -> None:
     for image in sample.images:
         if not re.fullmatch("[0-9a-f]{64}", image.sha256):
             raise RowError("bad-images", f"sha256 {_short(image.sha256)} of an image is not 64 hexadecimal digits")
-        if image.data is None and not Path(image.path).is_absolute():
+        if not image.held and not Path(image.path).is_absolute():
             raise RowError("bad-images", f"image path {_short(image.path)} is not absolute")
     check_messages(sample.messages, len(sample.images))

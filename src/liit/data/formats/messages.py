@@ -8,17 +8,20 @@ convention of TRL (`prepare_multimodal_messages`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from liit.data.readers.registry import Draft, ImageSource, register_format
-from liit.data.sample import IMAGE_TAG, Message, Role
+from liit.data.formats.fields import image_column, image_sources, images_placed
+from liit.data.formats.registry import Draft, Format, register_format
+from liit.data.sample import IMAGE_TAG, Message, Role, Sample
 from liit.data.validate import RowError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
 
 
-@register_format("messages", "Hugging Face: messages + images, .json, .jsonl or .parquet")
 def parse(row: Mapping[str, Any]) -> Draft:
     """Read one `messages` row.
 
@@ -34,11 +37,9 @@ def parse(row: Mapping[str, Any]) -> Draft:
     turns = row.get("messages")
     if not isinstance(turns, list):
         raise RowError("bad-messages", f"messages is {type(turns).__name__}; expected a list")
-    messages = [_message(turn, number) for number, turn in enumerate(turns, 1)]
-    images = _images(row["images"] if row.get("images") is not None else row.get("image"))
-    if images and not any(IMAGE_TAG in message.text for message in messages):
-        messages = _images_first(messages, len(images))
-    return Draft(row.get("id"), tuple(messages), images)
+    images = image_sources(row["images"] if row.get("images") is not None else row.get("image"))
+    messages = tuple(_message(turn, number) for number, turn in enumerate(turns, 1))
+    return Draft(row.get("id"), images_placed(messages, len(images)), images, row)
 
 
 def _message(turn: object, number: int) -> Message:
@@ -68,29 +69,36 @@ def _part(part: object, number: int) -> str:
     raise RowError("bad-messages", f"message {number} has a part of type {str(kind)[:40]!r}; expected text or image")
 
 
-def _images(value: object) -> tuple[ImageSource, ...]:
-    if value is None:
-        return ()
-    return tuple(_image(item) for item in (value if isinstance(value, list) else [value]))
+def render(sample: Sample, images: Sequence[Any]) -> dict[str, Any]:
+    """Write one `messages` row; contents are lists of parts, with an image part where each image goes."""
+    row: dict[str, Any] = {"id": sample.id, "messages": [_turn(message) for message in sample.messages]}
+    return row | {"images": list(images)} | ({"skill": sample.skill} if sample.skill else {})
 
 
-def _image(item: object) -> ImageSource:
-    if isinstance(item, str):
-        return ImageSource(item)
-    if isinstance(item, bytes):
-        return ImageSource(data=item)
-    if isinstance(item, Mapping):
-        data, path = item.get("bytes"), item.get("path")
-        if isinstance(data, bytes):
-            return ImageSource(path if isinstance(path, str) else "", data)
-        if data is None and isinstance(path, str):
-            return ImageSource(path)
-    raise RowError("bad-images", f"an image is {type(item).__name__}; expected a path, or bytes and path")
+def _turn(message: Message) -> dict[str, Any]:
+    parts: list[dict[str, Any]] = []
+    for number, text in enumerate(message.text.split(IMAGE_TAG)):
+        if number:
+            parts.append({"type": "image", "text": None})
+        if text or message.text == "":
+            parts.append({"type": "text", "text": text})
+    return {"role": message.role, "content": parts}
 
 
-def _images_first(messages: list[Message], count: int) -> list[Message]:
-    for place, message in enumerate(messages):
-        if message.role == "user":
-            first = Message("user", IMAGE_TAG * count + message.text)
-            return [*messages[:place], first, *messages[place + 1 :]]
-    return messages
+def columns() -> pa.Schema:
+    """Columns of a Parquet file of `messages` rows."""
+    import pyarrow as pa
+
+    text = pa.string()
+    part = pa.struct([("type", text), ("text", text)])
+    turn = pa.struct([("role", text), ("content", pa.list_(part))])
+    images = pa.list_(image_column())
+    return pa.schema([("id", text), ("messages", pa.list_(turn)), ("images", images), ("skill", text)])
+
+
+register_format(
+    Format(
+        "messages", "Hugging Face: messages + images; .json list, .jsonl or .parquet",
+        parse, render, ("json", "parquet"), columns=columns,
+    )
+)  # fmt: skip
