@@ -87,11 +87,10 @@ def test_every_turn_of_every_shape_of_row_is_masked(
 
 
 @pytest.mark.parametrize("sample", mixed_samples(), ids=lambda s: s.id)
-def test_template_without_special_tokens_masks_the_words(tiny: VLM, sample: Sample) -> None:
-    """LLaVA-1.5's template has no end marker; the space after "ASSISTANT:" belongs to the answer's first token."""
+def test_template_without_end_marker_gets_the_tokenizers_end_of_sequence(tiny: VLM, sample: Sample) -> None:
+    """LLaVA-1.5's template ends answers with a space; the space after "ASSISTANT:" belongs to the first token."""
     encoder = with_template(tiny, LLAVA)
-    words = [text.strip() for text in answers(encoder, encoder.encode(sample))]
-    assert words == [text.strip() for text in said(sample, "")]
+    assert [text.removeprefix(" ") for text in answers(encoder, encoder.encode(sample))] == said(sample, "<|end|>")
 
 
 @pytest.mark.parametrize("answer", [a for name, a in ANSWERS.items() if name != "roles"])
@@ -99,27 +98,73 @@ def test_first_word_is_not_lost_to_a_prompt_that_ends_with_a_space(tiny: VLM, an
     """Byte-level tokens join a word with the space before it, which here comes from the template."""
     encoder = with_template(tiny, LLAVA.replace("'ASSISTANT:'", "'ASSISTANT: '"))
     row = encoder.encode(talk("a", "What is it?", answer))
-    assert [text.strip() for text in answers(encoder, row)] == [answer.strip()]
+    assert [text.removeprefix(" ") for text in answers(encoder, row)] == [answer.removeprefix(" ") + "<|end|>"]
 
 
-def test_last_token_is_not_lost_to_a_line_break_of_the_template(tiny: VLM) -> None:
-    """One token may hold the answer's full stop and the template's line break."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+def test_template_and_tokenizer_without_any_end_are_refused(tiny: VLM) -> None:
+    """A model trained on such rows would never stop."""
+    tiny.tokenizer.eos_token = None
+    with pytest.raises(InputError, match=r"no end of sequence.*learn to stop"):
+        with_template(tiny, LLAVA).encode(talk("a", "What is it?", "A cat."))
 
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    bpe.decoder = decoders.ByteLevel()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    bpe.train_from_iterator(["A cat.\n", "it.\n"] * 9, trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet))
-    tiny.processor.tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe)
-    encoder = ChatEncoder(tiny)
-    tiny.processor.chat_template = (
-        "{% for m in messages %}{{ m['role'] + '\n' }}{% for p in m['content'] %}{{ p['text'] }}{% endfor %}{{ '\n' }}"
-        "{% endfor %}{% if add_generation_prompt %}{{ 'assistant\n' }}{% endif %}"
-    )
-    row = encoder.encode(talk("a", "What is it.", "A cat.", "And?", "it."))
-    assert [text.strip() for text in answers(encoder, row)] == ["A cat.", "it."]
+
+def test_template_that_asks_otherwise_than_it_writes_is_refused(tiny: VLM) -> None:
+    """As of models that think first: asked to think, but the thoughts are not in the history."""
+    thinking = tiny.processor.chat_template.replace("{{ '<|assistant|>' }}", "{{ '<|assistant|><think>' }}")
+    with pytest.raises(InputError, match=r"asks for an answer with '<think>' but writes ''"):
+        with_template(tiny, thinking).encode(talk("a", "What is it?", "A cat."))
+
+
+def test_words_that_the_template_puts_before_answers_are_learnt(tiny: VLM) -> None:
+    marked = "{{ '<|' + message['role'] + '|>' }}{% if message['role'] == 'assistant' %}{{ 'Hm: ' }}{% endif %}"
+    template = tiny.processor.chat_template.replace("{{ '<|' + message['role'] + '|>' }}", marked)
+    encoder = with_template(tiny, template)
+    row = encoder.encode(talk("a", "What?", "A cat.", "And?", "no"))
+    assert answers(encoder, row) == ["Hm: A cat.<|end|>", "Hm: no<|end|>"]
+
+
+def test_history_and_prompt_that_differ_in_white_space_are_written_as_the_prompt(tiny: VLM) -> None:
+    """LLaVA-OneVision's template asks with "assistant\\n" and writes "assistant \\n"."""
+    template = tiny.processor.chat_template.replace("+ '|>' }}", "+ '|> \n' }}").replace("t|>' }}", "t|>\n' }}")
+    encoder = with_template(tiny, template)
+    sample = talk("a", "What?", "A cat.", "And?", "no")
+    row, prompt = encoder.encode(sample), encoder.encode_prompt(sample)
+    assert answers(encoder, row) == ["A cat.<|end|>", "no<|end|>"]
+    assert encoder.tokenizer.decode(row.input_ids).count("<|assistant|>\n") == 2
+    np.testing.assert_array_equal(prompt.input_ids, row.input_ids[: len(prompt)])
+
+
+def test_conversation_that_the_template_refuses_is_refused_by_id(tiny: VLM) -> None:
+    picky = "{{ raise_exception('no system here') if messages[0].role == 'system' }}" + tiny.processor.chat_template
+    encoder = with_template(tiny, picky)
+    encoder.encode(talk("fine", "What?", "no"))
+    with pytest.raises(RowRefusedError, match=r"sample 'a'.*refuses the conversation \(no system here\)"):
+        encoder.encode(talk("a", "What?", "no", system="Be brief."))
+
+
+def test_conversation_that_begins_with_the_assistant_is_refused_by_id(tiny: VLM) -> None:
+    with pytest.raises(RowRefusedError, match=r"sample 'a'.*refuses the conversation"):
+        ChatEncoder(tiny).encode(Sample("a", (Message("assistant", "Hello."),)))
+
+
+def test_image_in_an_answer_is_refused_by_id(tiny: VLM) -> None:
+    with pytest.raises(RowRefusedError, match=r"sample 'a': turn 1 is an answer with an image"):
+        ChatEncoder(tiny).encode(talk("a", "Show me.", "<image>", images=[1]))
+
+
+def test_message_without_words_is_still_a_message(tiny: VLM) -> None:
+    """Templates look at the first part of a message; the no-image twin of a bare image must have one."""
+    first = tiny.processor.chat_template.replace("{{ '<|'", "{{ message['content'][0]['type'] and '<|'", 1)
+    encoder = with_template(tiny, first)
+    blind = encoder.encode(talk("a", "<image>", "A cat.", images=[1]), images=False)
+    assert answers(encoder, blind) == ["A cat.<|end|>"]
+
+
+def test_stop_ids_are_those_of_model_tokenizer_and_template(tiny: VLM) -> None:
+    tiny.base.generation_config.eos_token_id = [7, 8]
+    end = tiny.tokenizer.eos_token_id
+    assert ChatEncoder(tiny).stop_ids == [7, 8, end]
+    assert chatml(tiny).stop_ids == [7, 8, end, tiny.tokenizer.convert_tokens_to_ids("<|im_end|>")]
 
 
 def test_template_glued_to_the_answer_is_refused_by_id(tiny: VLM) -> None:
@@ -148,7 +193,7 @@ def test_template_that_rewrites_earlier_turns_is_refused_by_id(tiny: VLM) -> Non
 
 
 @pytest.mark.parametrize("bos", [False, True], ids=["no-bos", "bos"])
-@pytest.mark.parametrize("template", [None, CHATML, LLAVA, "<|bos|>" + LLAVA], ids=["own", "chatml", "llava", "bos-in"])
+@pytest.mark.parametrize("template", [None, CHATML, "<|bos|>" + CHATML], ids=["own", "chatml", "bos-in"])
 def test_tokens_are_the_ones_of_the_models_own_processor(tiny: VLM, template: str | None, bos: bool) -> None:
     if bos:
         from tokenizers import processors

@@ -14,10 +14,12 @@ import pytest
 import torch
 from tiny_vlm import mixed_samples, picture
 
+from liit.errors import InputError
 from liit.model.batch import collate
 from liit.model.chat import ChatEncoder
 from liit.model.lora import attach_lora
 from liit.model.vision import Pixels, VisionCache, cacheable_tower, vision_inputs
+from liit.model.vision_store import Kept, KeptStates
 from liit.model.vlm import VLM, load_vlm
 
 PICTURES = [picture(seed) for seed in range(5)]
@@ -187,9 +189,38 @@ def test_tower_under_an_adapter_is_not_taken_from_the_cache(tiny: VLM, tmp_path:
     assert states(cache).shape[1:] == (3, 128, 128)
 
 
-def test_other_architectures_get_pixels(tiny: VLM, tmp_path: Path) -> None:
+def test_model_without_a_way_to_keep_features_gets_pixels_and_says_so(
+    tiny: VLM, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert isinstance(vision_inputs(tiny, tmp_path), VisionCache)
     assert isinstance(vision_inputs(tiny, None), Pixels)
+    assert not caplog.records
     tiny.base.config.vision_feature_layer = [-2, -1]
     assert cacheable_tower(tiny) is None
+    vars(tiny)["takes"] = frozenset({"pixel_values"})
     assert isinstance(vision_inputs(tiny, tmp_path), Pixels)
+    assert "vision features of llava models cannot be kept" in caplog.text
+    with pytest.raises(InputError, match="cannot be kept"):
+        VisionCache(tiny, tmp_path)
+
+
+def test_size_on_disk_is_told(tiny: VLM, tmp_path: Path) -> None:
+    cache = VisionCache(tiny, tmp_path)
+    cache.fill(PICTURES)
+    cost = sum(file.stat().st_size for file in cache.directory.glob("*.npy"))
+    assert cost >= len(PICTURES) * 17 * tiny.base.config.vision_config.hidden_size * 2
+    assert cache.kept.size == cost
+    assert f"{len(PICTURES)} images" in cache.describe()
+    assert str(cache.directory) in cache.describe()
+
+
+def test_numbers_too_large_for_float16_are_kept_as_they_are(tmp_path: Path) -> None:
+    large, small = torch.tensor([[1e5, 1.0]]), torch.tensor([[0.5, 1.0], [2.0, 3.0]])
+    exact = torch.randn(3, 4).bfloat16()
+    for number, states in enumerate((large, small, exact)):
+        store = KeptStates(tmp_path / str(number))
+        store.add(["a"], [Kept(states, {"grid": [1, 2, 3]})])
+        again = KeptStates(tmp_path / str(number))["a"]
+        assert torch.equal(again.states, states)
+        assert again.states.dtype == states.dtype
+        assert again.extra == {"grid": [1, 2, 3]}

@@ -49,7 +49,8 @@ def generate_answers(
             rows = bucket[start : start + batch_size]
             batch = collate(vlm, [prompts[i] for i in rows], vision, side="left")
             del batch["labels"]
-            out = vlm.model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1)
+            limits = {"max_new_tokens": max_new_tokens, "eos_token_id": encoder.stop_ids}
+            out = vlm.model.generate(**batch, **limits, do_sample=False, num_beams=1)
             new = out[:, batch["input_ids"].shape[1] :]
             for i, text in zip(rows, vlm.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
                 answers[i] = text.strip()

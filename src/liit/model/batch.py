@@ -26,7 +26,9 @@ def collate(vlm: VLM, rows: Sequence[Encoded], vision: VisionInputs, *, side: st
         side: where the padding goes, "right" or "left".
 
     Returns:
-        input_ids (N, T), attention_mask (N, T), labels (N, T) with -100 outside answers, and the vision inputs.
+        input_ids (N, T), attention_mask (N, T), labels (N, T) with -100 outside answers, the vision inputs, and
+        mm_token_type_ids or token_type_ids (N, T), 1 at image tokens, for families that place images by them (Qwen's
+        positions in three dimensions, Gemma 3's attention within an image).
     """
     pad = vlm.tokenizer.pad_token_id
     longest = max(len(row) for row in rows)
@@ -43,10 +45,14 @@ def collate(vlm: VLM, rows: Sequence[Encoded], vision: VisionInputs, *, side: st
         "attention_mask": torch.from_numpy(mask),
         "labels": torch.from_numpy(labels),
     }
+    for name in ("mm_token_type_ids", "token_type_ids"):
+        if name in vlm.takes:
+            image_ids = torch.tensor([i for i in vlm.processor.image_token_ids if i is not None])
+            batch[name] = (torch.isin(batch["input_ids"], image_ids) & batch["attention_mask"].bool()).long()
     images = [image for row in rows for image in row.images]
     if images:
-        batch.update(vision.inputs(images))
-    return {name: value.to(vlm.device) for name, value in batch.items()}
+        batch.update(vision.inputs(images, [len(row.images) for row in rows if row.images]))
+    return {k: value.to(vlm.device) if isinstance(value, Tensor) else value for k, value in batch.items()}
 
 
 def bucket_by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[np.ndarray]:

@@ -1,29 +1,23 @@
-"""From a conversation to tokens and an answer mask, through the model's own chat template.
-
-The template is rendered for every prefix of the conversation that ends where the assistant starts to speak; what the
-full rendering adds up to the end of that turn is the answer (its end marker included). So the mask follows any
-template, without searching for the answer's tokens, which tokenise differently out of context.
-"""
+"""From a conversation to tokens and an answer mask, through the model's own chat template and processor."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 
 from liit.data.sample import IMAGE_TAG, ImageRef, Message, Sample
 from liit.errors import InputError
 from liit.model.fingerprint import hash_settings
+from liit.model.image_tokens import ImageTokens
+from liit.model.template import RowRefusedError, Span, Template
 from liit.model.vlm import VLM
 
-EXIF_ORIENTATION = 0x0112
+__all__ = ["ChatEncoder", "Encoded", "RowRefusedError", "without_images"]
 
-
-class RowRefusedError(InputError):
-    """One sample cannot be given to the model whole; the caller counts it and names its id."""
+LAYOUT = 2  # counts up when the same template and settings give other tokens than before
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +52,15 @@ class ChatEncoder:
         self.vlm = vlm
         self.processor = vlm.processor
         self.tokenizer = vlm.tokenizer
-        self._expansions: dict[tuple[int, int], str] = {}
+        self.template = Template(vlm)
+        self.image_tokens = ImageTokens(vlm)
 
     @property
     def template_id(self) -> str:
         """Hex hash of everything that decides how a sample becomes tokens."""
         return hash_settings(
             {
+                "layout": LAYOUT,
                 "template": self.processor.chat_template,
                 "vocabulary": sorted(self.tokenizer.get_vocab().items()),
                 "image": str(self.processor.image_processor.to_json_string()),
@@ -72,12 +68,23 @@ class ChatEncoder:
             }
         )
 
+    @cached_property
+    def stop_ids(self) -> list[int]:
+        """Ids of the tokens at which an answer ends: the model's and the tokenizer's own, and the template's marker."""
+        configured = getattr(getattr(self.vlm.base, "generation_config", None), "eos_token_id", None)
+        stops = list(configured) if isinstance(configured, list | tuple) else [configured]
+        stops.append(self.tokenizer.eos_token_id)
+        marker = self.tokenizer(self.template.end_marker(), add_special_tokens=False)["input_ids"]
+        if len(marker) == 1:  # several tokens are words, which answers may contain
+            stops += marker
+        return list(dict.fromkeys(int(stop) for stop in stops if stop is not None))
+
     def encode(self, sample: Sample, *, images: bool = True) -> Encoded:
         """Tokenise a whole conversation.
 
         Args:
             sample: what to encode.
-            images: false gives the no-image twin: the same words without images and their tags.
+            images: false gives the no-image twin: the same words without images, their tags and what wraps them.
 
         Raises:
             RowRefusedError: longer than the model's ``max_length``, the model's own image token in the text, or a
@@ -85,39 +92,44 @@ class ChatEncoder:
             InputError: an image that is gone.
         """
         messages = sample.messages if images else without_images(sample.messages)
-        text = self._render(messages)
-        spans = [
-            self._answer_span(sample.id, messages, turn, text)
-            for turn, message in enumerate(messages)
-            if message.role == "assistant"
-        ]
         refs = sample.images if images else ()
-        text, spans = self._expand_images(sample.id, text, spans, refs)
+        text, spans = self.template.lay_out(sample.id, messages)
         return self._tokenise(sample.id, text, spans, refs)
 
     def encode_prompt(self, sample: Sample) -> Encoded:
         """Tokenise everything before the last answer, ready for generation; the mask is all false."""
-        text = self._render(sample.messages[:-1], generate=True)
-        text, _ = self._expand_images(sample.id, text, [], sample.images)
+        text = self.template.prompt(sample.id, sample.messages[:-1])
         return self._tokenise(sample.id, text, [], sample.images)
 
-    def _tokenise(
-        self, sample_id: str, text: str, spans: Sequence[tuple[int, int]], images: tuple[ImageRef, ...]
-    ) -> Encoded:
+    def _tokenise(self, sample_id: str, text: str, spans: Sequence[Span], images: tuple[ImageRef, ...]) -> Encoded:
         bos = self.tokenizer.bos_token  # as the model's own processor: added unless the template wrote it
         special = bos is None or not text.startswith(bos)
+        text, spans, features = self._expand_images(sample_id, text, spans, images)
         out = self.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
         ids = np.asarray(out["input_ids"], dtype=np.int64)
-        if len(ids) > self.vlm.max_length:
-            raise RowRefusedError(
-                f"sample {sample_id!r} takes {len(ids)} tokens, the model's max_length is {self.vlm.max_length}; "
-                "raise model.max_length or shorten the row (liit never truncates)"
-            )
+        self._check(sample_id, ids, features)
         offsets = np.asarray(out["offset_mapping"], dtype=np.int64).reshape(-1, 2)
         mask = np.zeros(len(ids), dtype=bool)
         for start, end in spans:
             mask |= self._tokens_of(sample_id, text, offsets, start, end)
         return Encoded(sample_id, ids, mask, images)
+
+    def _check(self, sample_id: str, ids: np.ndarray, features: int) -> None:
+        """Refuse a row that the model cannot take whole, or whose placeholders are not those of its images."""
+        if len(ids) > self.vlm.max_length:
+            raise RowRefusedError(
+                f"sample {sample_id!r} takes {len(ids)} tokens, {features} of them for images; the model's max_length "
+                f"is {self.vlm.max_length}; raise model.max_length or shorten the row (liit never truncates)"
+            )
+        found = int((ids == self.vlm.image_token_id).sum())
+        if found != features:
+            raise RowRefusedError(
+                f"sample {sample_id!r}: {found} image placeholders for {features} vision features; the text contains "
+                f"the model's own image token {self.image_tokens.placeholder!r}"
+            )
+        video = getattr(self.processor, "video_token_id", None)
+        if video is not None and (ids == video).any():
+            raise RowRefusedError(f"sample {sample_id!r}: the text contains the model's own video token")
 
     def _tokens_of(self, sample_id: str, text: str, offsets: np.ndarray, start: int, end: int) -> np.ndarray:
         """Which tokens make up text[start:end]; a token may also hold white space of the template around it."""
@@ -134,23 +146,10 @@ class ChatEncoder:
                 )
         return inside
 
-    def _render(self, messages: Sequence[Message], *, generate: bool = False) -> str:
-        turns = [{"role": m.role, "content": _parts(m.text)} for m in messages]
-        return str(self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate))
-
-    def _answer_span(self, sample_id: str, messages: Sequence[Message], turn: int, text: str) -> tuple[int, int]:
-        prompt = self._render(messages[:turn], generate=True)
-        through = self._render(messages[: turn + 1]) if turn + 1 < len(messages) else text
-        if not (through.startswith(prompt) and text.startswith(through)):
-            raise RowRefusedError(
-                f"sample {sample_id!r}: the chat template of {self.vlm.path} rewrites earlier turns, so the answer of "
-                f"turn {turn} cannot be located; give one row per answer"
-            )
-        return len(prompt), len(through.rstrip())
-
     def _expand_images(
-        self, sample_id: str, text: str, spans: Sequence[tuple[int, int]], images: Sequence[ImageRef]
-    ) -> tuple[str, list[tuple[int, int]]]:
+        self, sample_id: str, text: str, spans: Sequence[Span], images: Sequence[ImageRef]
+    ) -> tuple[str, list[Span], int]:
+        """Put each image's placeholders into the text; spans move along. Also the number of vision features."""
         token = self.processor.image_token
         pieces = text.split(token)
         if len(pieces) != len(images) + 1:
@@ -158,30 +157,27 @@ class ChatEncoder:
                 f"sample {sample_id!r}: the template produced {len(pieces) - 1} image places for {len(images)} images; "
                 f"the text may contain the model's own image token {token!r}"
             )
-        out = pieces[0]
-        moved = list(spans)
-        position = len(pieces[0])
+        together = self.image_tokens.together(len(images))
+        out, moved = pieces[0], list(spans)
+        position, features = len(pieces[0]), 0
         for image, piece in zip(images, pieces[1:], strict=True):
-            expansion = self._expansion(image)
-            growth = len(expansion) - len(token)
+            try:
+                expansion = self.image_tokens.expansion(image, together=together)
+            except InputError:
+                raise
+            except ValueError as error:  # such as an image too narrow to resize
+                raise RowRefusedError(
+                    f"sample {sample_id!r}: the processor of {self.vlm.path} refuses image {image.path!r} ({error})"
+                ) from error
+            growth = len(expansion.text) - len(token)
             moved = [
                 (s + growth if old_s > position else s, e + growth if old_e > position else e)
                 for (s, e), (old_s, old_e) in zip(moved, spans, strict=True)
             ]
-            out += expansion + piece
+            out += expansion.text + piece
             position += len(token) + len(piece)
-        return out, moved
-
-    def _expansion(self, image: ImageRef) -> str:
-        """What one image tag becomes; depends on the image's size only, so it is asked once per size."""
-        from PIL import Image
-
-        size = _size(image)
-        if size not in self._expansions:
-            blank = [Image.new("RGB", size)]
-            inputs = self.processor.image_processor(images=blank, return_tensors="pt")
-            self._expansions[size] = str(self.processor.replace_image_token(inputs, 0))
-        return self._expansions[size]
+            features += expansion.features
+        return out, moved, features
 
 
 def without_images(messages: Sequence[Message]) -> tuple[Message, ...]:
@@ -191,30 +187,3 @@ def without_images(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 def _without_tags(text: str) -> str:
     return text.replace(f"{IMAGE_TAG}\n", "").replace(IMAGE_TAG, "").strip()
-
-
-def _size(image: ImageRef) -> tuple[int, int]:
-    """Width and height from the file's header, without decoding the pixels."""
-    from PIL import Image
-
-    try:
-        with Image.open(BytesIO(image.data) if image.data is not None else image.path) as opened:
-            width, height = opened.size
-            turned = opened.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-    except OSError as error:
-        raise InputError(
-            f"image {image.path!r} cannot be read any more ({error}); put the original file back or remove its rows"
-        ) from error
-    return (height, width) if turned else (width, height)
-
-
-def _parts(text: str) -> list[dict[str, Any]]:
-    """Split text with image tags into the content parts that chat templates understand."""
-    parts: list[dict[str, Any]] = []
-    for index, piece in enumerate(text.split(IMAGE_TAG)):
-        if index:
-            parts.append({"type": "image"})
-        words = piece.strip("\n") if index or IMAGE_TAG in text else piece
-        if words:
-            parts.append({"type": "text", "text": words})
-    return parts

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +16,10 @@ from torch import nn
 
 from liit.errors import InputError
 from liit.model.fingerprint import hash_directory
+from liit.model.processing import load_processor
 
 BUILTIN = "builtin:"
+LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError, ImportError, SafetensorError)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -110,6 +114,11 @@ class VLM:
                 return int(value)
         return int(self.processor.image_token_id)
 
+    @cached_property
+    def takes(self) -> frozenset[str]:
+        """Names of the network's inputs; which ones a family adds to the usual ones decides what a batch holds."""
+        return frozenset(inspect.signature(self.base.forward).parameters)
+
 
 def load_vlm(
     path: str,
@@ -118,6 +127,7 @@ def load_vlm(
     revision: str | None = None,
     trust_remote_code: bool = False,
     max_length: int = 2048,
+    image_options: Mapping[str, Any] | None = None,
     device: str | None = None,
 ) -> VLM:
     """Load a model and its processor, frozen and in evaluation mode.
@@ -128,12 +138,14 @@ def load_vlm(
         revision: hub revision.
         trust_remote_code: run code that comes with the weights; off unless the user asks.
         max_length: longest sequence in tokens.
+        image_options: settings of the image processor to change, such as Qwen's ``max_pixels``.
         device: where to put it; the first GPU when there is one, else the CPU.
 
     Raises:
-        InputError: unknown dtype, nothing loadable at ``path``, or weights missing there.
+        InputError: unknown dtype or image option, nothing loadable at ``path``, weights missing there, or a processor
+            without chat template, image token or fast tokenizer.
     """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText
 
     if dtype not in DTYPES:
         raise InputError(f"model.dtype: got {dtype!r}, expected one of {', '.join(DTYPES)}")
@@ -144,25 +156,42 @@ def load_vlm(
             location, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True, **options
         )
         model, loading = loaded
-        processor = AutoProcessor.from_pretrained(location, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        processor = load_processor(location, model.config, image_options or {}, **options)
+    except InputError:
+        raise
+    except LOADING_ERRORS as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"model.path: cannot load {path!r} ({reason}); expected {BUILTIN}demo, a directory or a hub name of an "
-            "image-text-to-text model with safetensors weights"
+            "image-text-to-text model with safetensors weights, tokenizer and image processor"
         ) from error
     if lacking := sorted(loading["missing_keys"]):  # transformers would leave them at random values
         raise InputError(
             f"model.path: {path!r} lacks {len(lacking)} weights, first {lacking[0]}; expected a whole "
             f"{type(model).__name__}"
         )
-    if getattr(processor, "chat_template", None) is None:
-        raise InputError(f"model.path: the processor of {path!r} has no chat template; liit needs one")
+    _check_processor(path, processor)
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     network: nn.Module = model
     network.to(target).eval().requires_grad_(False)
     base_id = hash_directory(Path(location)) if Path(location).is_dir() else _hub_id(path, model)
     return VLM(model, processor, path, base_id, max_length)
+
+
+def _check_processor(path: str, processor: Any) -> None:
+    """What liit uses of a processor must be there."""
+    if lacking := [n for n in ("tokenizer", "image_processor", "image_token") if getattr(processor, n, None) is None]:
+        raise InputError(
+            f"model.path: the processor of {path!r} ({type(processor).__name__}) has no {lacking[0]}; expected a "
+            "processor with tokenizer, image processor and a token that stands for images"
+        )
+    if getattr(processor, "chat_template", None) is None:
+        raise InputError(f"model.path: the processor of {path!r} has no chat template; liit needs one")
+    if not processor.tokenizer.is_fast:
+        raise InputError(
+            f"model.path: {type(processor.tokenizer).__name__} of {path!r} does not say where its tokens lie in the "
+            "text; expected a fast tokenizer (a tokenizer.json)"
+        )
 
 
 def _resolve(path: str) -> str:

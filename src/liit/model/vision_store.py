@@ -1,0 +1,107 @@
+"""Arrays kept on disk under a name: a folder of immutable shards that several processes may fill at once.
+
+A shard is a ``.npy`` file of rows and a ``.json`` index, each written beside and renamed; at worst an entry is there
+twice. A shard that a crash or a cleaning hand has damaged is not read, so what it held is computed again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One entry.
+
+    Attributes:
+        states: (tokens, channels) floating point.
+        extra: small integer inputs that belong to it, by name, such as the grid of an image.
+    """
+
+    states: Tensor
+    extra: Mapping[str, list[int]] = field(default_factory=dict)
+
+
+class KeptStates:
+    """The entries below one folder, by name.
+
+    Float32 is kept as float16 (as float32 where that overflows), bfloat16 and float16 bit by bit.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self._place: dict[str, tuple[np.ndarray, int, int, dict[str, list[int]]]] = {}
+        self._shards: set[str] = set()
+        self.refresh()
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._place
+
+    def __getitem__(self, name: str) -> Kept:
+        values, start, stop, extra = self._place[name]
+        return Kept(_from_disk(values[start:stop]), extra)
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(file.stat().st_size for file in self.directory.glob("*.npy"))
+
+    def add(self, names: Sequence[str], entries: Sequence[Kept]) -> None:
+        """Write one shard; it counts once it is there whole."""
+        values = np.concatenate([_to_disk(entry.states) for entry in entries])
+        name = uuid4().hex
+        part = self.directory / f"{name}.npy.part"
+        with part.open("wb") as stream:
+            np.save(stream, values, allow_pickle=False)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.rename(self.directory / f"{name}.npy")
+        index = self.directory / f"{name}.json.part"
+        index.write_text(json.dumps([[n, len(e.states), dict(e.extra)] for n, e in zip(names, entries, strict=True)]))
+        index.rename(self.directory / f"{name}.json")
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read shards that were not there before; another process may have been here."""
+        for index in sorted(self.directory.glob("*.json")):
+            if index.stem in self._shards:
+                continue
+            self._shards.add(index.stem)
+            try:
+                values = np.load(index.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+                entries = [(str(name), int(rows), dict(extra)) for name, rows, extra in json.loads(index.read_text())]
+            except (OSError, ValueError, TypeError, EOFError):
+                continue
+            if values.ndim != 2 or sum(rows for _, rows, _ in entries) != len(values):
+                continue
+            start = 0
+            for name, rows, extra in entries:
+                self._place.setdefault(name, (values, start, start + rows, extra))
+                start += rows
+
+
+def _to_disk(states: Tensor) -> np.ndarray:
+    states = states.detach().cpu()
+    if states.dtype == torch.bfloat16:
+        return states.view(torch.int16).numpy()
+    half = states.half()
+    return (half if bool(half.isfinite().all()) else states.float()).numpy()
+
+
+def _from_disk(rows: np.ndarray) -> Tensor:
+    if rows.dtype == np.int16:
+        return torch.from_numpy(rows.copy()).view(torch.bfloat16)
+    return torch.from_numpy(rows.astype(np.float32))
