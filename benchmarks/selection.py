@@ -1,34 +1,46 @@
 """Speed and memory of selection and pruning, against scikit-learn and against the matrix-multiply rate of the machine.
 
-    python benchmarks/selection.py                            100 000 rows, half a minute
-    python benchmarks/selection.py --rows 100000 1000000 --prune-rows 200000         the size of the claim to be tested
+    python benchmarks/selection.py                            20 000 and 100 000 rows, some minutes
+    python benchmarks/selection.py --rows 100000 1000000 --prune-rows 200000 --rounds 3 --write     what the page shows
 
-Every measurement runs in a process of its own, so that its peak memory is its own. Ratios are taken inside one run, and
-only ratios are claimed: absolute times depend on the machine and on who else uses it.
+Linux only (it reads memory from /proc). Every measurement runs in a process of its own, so that its peak memory is its
+own, and everything that is compared with something runs beside it: in the same process, or in the next one of the same
+round. Wall time and CPU time are kept; ratios of medians over the rounds are claimed and no absolute times, which
+depend on the machine and on who else uses it. With --write the table goes into docs/selection.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import math
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
+
+RESULTS = Path(__file__).parent / "results" / "selection.json"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "selection.md"
+BEGIN, END = "<!-- measured by benchmarks/selection.py -->", "<!-- end -->"
 
 GRID = tuple(range(5, 55, 5))
 EXPERTS = ("log_perplexity", "el2n", "entropy", "image_grounding", "grad_norm")
 DIM = 512
 SKILLS = 12
 CLUSTERS = 20
+MEMORY = (64 << 20, 256 << 20)
+REFERENCE_ROWS = 5000
+SVD_ROWS = 10_000
+
+Measurement = dict[str, Any]
 
 
 def sketches(rows: int, seed: int = 0) -> np.ndarray:
@@ -45,22 +57,27 @@ def sketches(rows: int, seed: int = 0) -> np.ndarray:
     return out
 
 
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def memory_mb(field: str) -> float:
+    """VmRSS, what the process holds now, or VmHWM, the most it held since the last reset."""
+    line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith(field))
+    return int(line.split()[1]) / 1024
 
 
-def measured(function: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    before, wall, cpu = peak_mb(), time.perf_counter(), time.process_time()
+def measured(function: Callable[[], Any]) -> tuple[Any, Measurement]:
+    """The result, and what it cost; the peak is what the process held at most, above what it held before the call."""
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed before must not hide what is used now
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+    before, wall, cpu = memory_mb("VmRSS"), time.perf_counter(), time.process_time()
     result = function()
     return result, {
         "seconds": time.perf_counter() - wall,
         "cpu_seconds": time.process_time() - cpu,
-        "peak_above_input_mb": peak_mb() - before,
+        "peak_above_input_mb": memory_mb("VmHWM") - before,
     }
 
 
-def run_select(rows: int) -> dict[str, Any]:
-    """Adapt-infinity from sketches and scores to rows and reasons."""
+def run_select(rows: int) -> Measurement:
+    """Adapt-infinity in one call: k-means for every k, experts, allocation, sampling, and the reasons."""
     from liit.selection import select
 
     rng = np.random.default_rng(1)
@@ -68,128 +85,270 @@ def run_select(rows: int) -> dict[str, Any]:
     features |= {name: rng.gamma(2.0, 1.0, rows).astype(np.float32) for name in EXPERTS}
     select("adapt-inf", {name: column[:2000] for name, column in features.items()}, 10)  # imports and first touches
     selection, cost = measured(lambda: select("adapt-inf", features, min(25_000, rows // 4), k_grid=GRID))
-    return cost | {"rows": rows, "k": selection.info["k"], "selected": len(selection)}
+    return cost | {"k": selection.info["k"], "selected": len(selection)}
 
 
-def run_grid(rows: int) -> dict[str, Any]:
-    """The whole grid of k by liit."""
+def run_grid(rows: int) -> Measurement:
+    """The whole grid of k by liit, then one MiniBatchKMeans fit per k as Adapt-infinity's official code has it."""
+    from sklearn.cluster import MiniBatchKMeans
+
     from liit.selection.blocks import UnitRows
     from liit.selection.kmeans import cluster
 
     x = sketches(rows)
     cluster(UnitRows(x[:2000], "x"), grid=(2, 3))
-    found, cost = measured(lambda: cluster(UnitRows(x, "x"), grid=GRID))
-    return cost | {"rows": rows, "inertia": [point["inertia"] for point in found.curve]}
+    found, ours = measured(lambda: cluster(UnitRows(x, "x"), grid=GRID))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)  # theirs is given unit rows, at no cost to it
+    MiniBatchKMeans(3, batch_size=10_240, random_state=0).fit(x[:2000])
+    inertia, theirs = measured(
+        lambda: [float(MiniBatchKMeans(k, batch_size=10_240, random_state=0).fit(x).inertia_) for k in GRID]
+    )
+    return ours | {
+        "inertia": [point["inertia"] for point in found.curve],
+        "sklearn_seconds": theirs["seconds"],
+        "sklearn_cpu_seconds": theirs["cpu_seconds"],
+        "sklearn_inertia": inertia,
+    }
 
 
-def run_sklearn(rows: int) -> dict[str, Any]:
-    """One MiniBatchKMeans fit per k on normalised rows, as the official code of Adapt-infinity does it."""
-    from sklearn.cluster import MiniBatchKMeans
-
-    x = sketches(rows)
-    x /= np.linalg.norm(x, axis=1, keepdims=True)
-
-    def fits() -> list[float]:
-        return [float(MiniBatchKMeans(k, batch_size=10_240, random_state=0).fit(x).inertia_) for k in GRID]
-
-    inertia, cost = measured(fits)
-    return cost | {"rows": rows, "inertia": inertia}
+def multiply_rate(seconds: float = 2.0) -> dict[str, float]:
+    """float32 matrix products of 4096 x 512 by 512 x 4096 for a while: GFLOP per second of wall and of CPU time."""
+    a = np.random.default_rng(3).standard_normal((4096, DIM), dtype=np.float32)
+    a @ a.T
+    wall, cpu, count = time.perf_counter(), time.process_time(), 0
+    while time.perf_counter() - wall < seconds:
+        a @ a.T
+        count += 1
+    flop = count * 2 * 4096**2 * DIM / 1e9
+    return {"wall": flop / (time.perf_counter() - wall), "cpu": flop / (time.process_time() - cpu)}
 
 
-def run_prune(rows: int) -> dict[str, Any]:
-    """Semantic pruning to half, and the float32 matrix-multiply rate of the same process."""
+def kept_by_the_quadratic_rule(x: np.ndarray, labels: np.ndarray, keep: int) -> np.ndarray:
+    """SemDeDup's rule with the whole table of cosines of each cluster, float64."""
+    from liit.selection import allocate
+
+    unit = x.astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    kept = []
+    for c, share in enumerate(allocate(np.bincount(labels), keep)):
+        rows = np.flatnonzero(labels == c)
+        cosine = np.where(np.tri(len(rows), k=-1, dtype=bool), unit[rows] @ unit[rows].T, -np.inf)
+        kept.append(rows[np.argsort(cosine.max(axis=1), kind="stable")[:share]])
+    return np.sort(np.concatenate(kept))
+
+
+def run_prune(rows: int) -> Measurement:
+    """Semantic pruning to half under two memory settings, between runs of plain matrix products."""
     from liit.pruning import semantic_prune
 
     x = sketches(rows)
     labels = np.random.default_rng(2).integers(CLUSTERS, size=rows)
-    a = np.random.default_rng(3).standard_normal((2048, 2048), dtype=np.float32)
-    a @ a
-    rates = []
-    for _ in range(5):
-        start = time.perf_counter()
-        a @ a
-        rates.append(2 * 2048**3 / (time.perf_counter() - start) / 1e9)
-    kept, cost = measured(lambda: semantic_prune(x, labels, rows // 2))
-    sizes = np.bincount(labels).astype(float)
-    rate = float((sizes**2).sum()) * DIM / cost["seconds"] / 1e9  # pairs i < j, two operations each
-    return cost | {
-        "rows": rows,
-        "kept": len(kept),
-        "gflops": rate,
-        "gemm_gflops": float(np.median(rates)),
-        "of_gemm": rate / float(np.median(rates)),
+    flop = float((np.bincount(labels).astype(float) ** 2).sum()) * DIM / 1e9  # pairs i < j, two operations each
+    semantic_prune(x[:2000], labels[:2000], 1000)
+    rates, out, kept = [multiply_rate()], [], []
+    for memory in MEMORY:
+        rows_kept, cost = measured(lambda memory=memory: semantic_prune(x, labels, rows // 2, memory=memory))
+        rates.append(multiply_rate())
+        kept.append(rows_kept)
+        around = [(rates[-2][clock] + rates[-1][clock]) / 2 for clock in ("wall", "cpu")]
+        shares = {
+            "of_multiply": flop / cost["seconds"] / around[0],
+            "of_multiply_cpu": flop / cost["cpu_seconds"] / around[1],
+        }
+        out.append(cost | shares | {"memory_mb": memory / 2**20})
+    few, small = REFERENCE_ROWS, labels[:REFERENCE_ROWS]
+    expected = kept_by_the_quadratic_rule(x[:few], small, few // 2)
+    return {
+        "kept": len(kept[0]),
+        "settings": out,
+        "settings_agree": bool(np.array_equal(*kept)),
+        "equals_reference": bool(np.array_equal(semantic_prune(x[:few], small, few // 2), expected)),
     }
 
 
-def run_leverage(rows: int) -> dict[str, Any]:
-    """Streaming leverage, and its distance from the full SVD on the first 4 000 rows."""
+def run_leverage(rows: int) -> Measurement:
+    """Streaming leverage, and its distance from the full SVD on the first 10 000 rows."""
     from liit.selection import leverage
 
     x = sketches(rows)
-    part = x[:4000].astype(np.float64)
-    scores, k = leverage(x[:4000])
+    part = x[:SVD_ROWS].astype(np.float64)
+    scores, k = leverage(x[:SVD_ROWS])
     u = np.linalg.svd(part - part.mean(axis=0), full_matrices=False)[0]
     worst = float(np.abs(scores - (u[:, :k] ** 2).sum(axis=1)).max())
     _, cost = measured(lambda: leverage(x))
-    return cost | {"rows": rows, "worst_difference_from_svd": worst}
+    return cost | {"worst_difference_from_svd": worst}
 
 
-MEASUREMENTS = {
-    "select": run_select,
-    "grid": run_grid,
-    "sklearn": run_sklearn,
-    "prune": run_prune,
-    "leverage": run_leverage,
-}
+MEASUREMENTS = {"select": run_select, "grid": run_grid, "prune": run_prune, "leverage": run_leverage}
 
 
-def in_own_process(name: str, rows: int) -> dict[str, Any]:
+def in_own_process(name: str, rows: int, threads: int) -> Measurement:
     command = [sys.executable, __file__, "--measure", name, "--rows", str(rows)]
-    result: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    print(f"{name:9} {rows:>9,} rows  {result['seconds']:8.2f} s  {result['peak_above_input_mb']:7.0f} MB above input")
+    count = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    done = subprocess.run(command, env=os.environ | count, stdout=subprocess.PIPE, text=True, check=True)
+    result: Measurement = {"rows": rows, "threads": threads} | json.loads(done.stdout)
+    shown = {k: f"{v:.2f}" for k, v in result.items() if isinstance(v, float)}
+    print(f"{name:9} {rows:>9,} rows, {threads} threads  {shown or result}", flush=True)
     return result
 
 
-def summary(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    first, last = results["select"][0], results["select"][-1]
-    out: dict[str, Any] = {}
-    if last["rows"] > first["rows"]:
-        out["growth_exponent"] = math.log(last["seconds"] / first["seconds"]) / math.log(last["rows"] / first["rows"])
-    out["select_peak_mb"] = max(r["peak_above_input_mb"] for r in results["select"])
-    pairs = list(zip(results["grid"], results["sklearn"], strict=True))
-    out["grid_speedup"] = [theirs["seconds"] / ours["seconds"] for ours, theirs in pairs]
-    out["worst_inertia_ratio"] = [
-        max(a / b for a, b in zip(ours["inertia"], theirs["inertia"], strict=True)) for ours, theirs in pairs
+def summary(results: dict[str, list[Measurement]]) -> dict[str, Any]:
+    """What is claimed: medians over the rounds."""
+
+    def of(name: str, key: str, **wanted: int) -> list[Any]:
+        return [m[key] for m in results[name] if all(m[k] == v for k, v in wanted.items())]
+
+    sizes = sorted({m["rows"] for m in results["select"]})
+    counts = sorted({m["threads"] for m in results["select"]})
+    out: dict[str, Any] = {"rows": sizes, "rounds": len(of("grid", "rows", rows=sizes[0], threads=counts[0]))}
+    out["growth_exponent"] = {
+        f"{clock}, {t} threads": math.log(
+            median(of("select", clock, rows=sizes[-1], threads=t))
+            / median(of("select", clock, rows=sizes[0], threads=t))
+        )
+        / math.log(sizes[-1] / sizes[0])
+        for clock in ("cpu_seconds", "seconds")
+        for t in counts
+    }
+    out["select_peak_mb"] = {n: max(of("select", "peak_above_input_mb", rows=n)) for n in sizes}
+    out["speedup"] = {}
+    for n in sizes:
+        ours = {t: median(of("grid", "seconds", rows=n, threads=t)) for t in counts}
+        theirs = {t: median(of("grid", "sklearn_seconds", rows=n, threads=t)) for t in counts}
+        one = {"rows": n, "threads": counts[0]}
+        out["speedup"][n] = {
+            "cpu, 1 thread": median(of("grid", "sklearn_cpu_seconds", **one))
+            / median(of("grid", "cpu_seconds", **one)),
+            "wall, each at its best thread count": min(theirs.values()) / min(ours.values()),
+        }
+    out["worst_inertia_ratio"] = {
+        n: max(
+            a / b
+            for m in results["grid"]
+            if m["rows"] == n
+            for a, b in zip(m["inertia"], m["sklearn_inertia"], strict=True)
+        )
+        for n in sizes
+    }
+    prunes = results["prune"]
+    out["prune"] = [
+        {
+            "memory_mb": setting["memory_mb"],
+            "peak_above_input_mb": max(m["settings"][i]["peak_above_input_mb"] for m in prunes),
+            "of_multiply": {
+                t: median(m["settings"][i]["of_multiply"] for m in prunes if m["threads"] == t) for t in counts
+            },
+            "of_multiply_cpu": {
+                t: median(m["settings"][i]["of_multiply_cpu"] for m in prunes if m["threads"] == t) for t in counts
+            },
+        }
+        for i, setting in enumerate(prunes[0]["settings"])
     ]
-    out["prune_of_gemm"] = results["prune"][0]["of_gemm"]
-    out["prune_peak_mb"] = results["prune"][0]["peak_above_input_mb"]
-    out["leverage_worst_difference"] = max(r["worst_difference_from_svd"] for r in results["leverage"])
-    return out
+    out["prune_rows"] = prunes[0]["rows"]
+    out["prune_equals_reference"] = all(m["equals_reference"] and m["settings_agree"] for m in prunes)
+    out["leverage_worst_difference"] = max(m["worst_difference_from_svd"] for m in results["leverage"])
+    out["leverage_peak_mb"] = max(m["peak_above_input_mb"] for m in results["leverage"])
+    return json.loads(json.dumps(out))  # keys become strings, as they are read back
+
+
+def count(rows: int) -> str:
+    return f"{rows:,}".replace(",", " ")
+
+
+def markdown(claims: dict[str, Any]) -> str:
+    """The table of docs/selection.md."""
+    small, large = claims["rows"][0], claims["rows"][-1]
+    grown = claims["growth_exponent"]
+    fast = claims["speedup"]
+    lines = [
+        ("what, on rows of 512 float32", "measured", "wanted"),
+        ("---", "---", "---"),
+        (
+            f"`adapt-inf` in one call, {count(large)} rows: peak memory above the input",
+            f"{claims['select_peak_mb'][str(large)]:.0f} MB",
+            "1 GB",
+        ),
+        (
+            f"its time from {count(small)} to {count(large)} rows grows with N to the power of",
+            f"{grown['cpu_seconds, 1 threads']:.2f} (CPU), {grown['seconds, 2 threads']:.2f} (wall, 2 threads)",
+            "1.1",
+        ),
+    ]
+    for n in claims["rows"]:
+        lines.append(
+            (
+                f"k-means for 10 values of k, {count(n)} rows: faster than 10 `MiniBatchKMeans` fits",
+                f"{fast[str(n)]['cpu, 1 thread']:.1f} times (CPU), "
+                f"{fast[str(n)]['wall, each at its best thread count']:.1f} times (wall)",
+                "5 times",
+            )
+        )
+        lines.append(
+            (
+                f"its inertia over theirs, worst k, {count(n)} rows",
+                f"{claims['worst_inertia_ratio'][str(n)]:.3f}",
+                "1.02",
+            )
+        )
+    for setting in claims["prune"]:
+        cpu, wall = setting["of_multiply_cpu"]["1"], setting["of_multiply"]["2"]
+        lines.append(
+            (
+                f"`semantic_prune` of {count(claims['prune_rows'])} rows in {CLUSTERS} clusters to half, "
+                f"`memory` {setting['memory_mb']:.0f} MB: of the rate of plain matrix products",
+                f"{100 * cpu:.0f} % (CPU), {100 * wall:.0f} % (wall, 2 threads), "
+                f"peak {setting['peak_above_input_mb']:.0f} MB above the input",
+                "50 %",
+            )
+        )
+    lines.append(
+        (
+            f"kept rows equal the quadratic rule on {count(REFERENCE_ROWS)} rows, in every run",
+            "yes" if claims["prune_equals_reference"] else "no",
+            "yes",
+        )
+    )
+    lines.append(
+        (
+            f"`leverage` in two passes: largest difference from the full SVD of {count(SVD_ROWS)} rows",
+            f"{claims['leverage_worst_difference']:.0e}",
+            "1e-06",
+        )
+    )
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[100_000], help="pool sizes, rising")
+    parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 100_000], help="two pool sizes or more, rising")
     parser.add_argument("--prune-rows", type=int, default=40_000)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--out", type=Path, help="where to put the JSON; default: nowhere, with --write the results")
+    parser.add_argument("--write", action="store_true", help="keep the JSON and put the table into the page")
     parser.add_argument("--measure", choices=MEASUREMENTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         print(json.dumps(MEASUREMENTS[options.measure](options.rows[0])))
         return
-    results = {
-        name: [in_own_process(name, rows) for rows in options.rows]
-        for name in ("select", "grid", "sklearn", "leverage")
-    }
-    results["prune"] = [in_own_process("prune", options.prune_rows)]
+    results: dict[str, list[Measurement]] = {name: [] for name in MEASUREMENTS}
+    for _ in range(options.rounds):
+        for threads in options.threads:
+            for name in ("select", "grid", "leverage"):
+                results[name] += [in_own_process(name, rows, threads) for rows in options.rows]
+            results["prune"].append(in_own_process("prune", options.prune_rows, threads))
     claims = summary(results)
-    for name, value in claims.items():
-        print(f"{name:26} {value if not isinstance(value, list) else ', '.join(f'{v:.3f}' for v in value)}")
+    print(markdown(claims))
     machine = {"cpu_count": os.cpu_count(), "machine": platform.machine(), "numpy": np.__version__, "dim": DIM}
-    threads = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS") if name in os.environ}
-    record = {"machine": machine | threads, "summary": claims, "measurements": results}
-    options.out.write_text(json.dumps(record, indent=2) + "\n")
-    print(f"written to {options.out}")
+    record = json.dumps({"machine": machine, "summary": claims, "measurements": results}, indent=2) + "\n"
+    out = RESULTS if options.write else options.out
+    if out:
+        out.write_text(record)
+        print(f"written to {out}")
+    if options.write:
+        page = PAGE.read_text(encoding="utf-8")
+        head, rest = page.split(BEGIN)
+        PAGE.write_text(f"{head}{BEGIN}\n\n{markdown(claims)}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from liit.errors import InputError
-from liit.selection.arrays import AnyArray, Floats, Ints, as_count, as_labels, as_matrix
+from liit.selection.arrays import AnyArray, Floats, Ints, as_array, as_labels, as_matrix
 from liit.selection.blocks import UnitRows
 from liit.selection.budget import allocate
+from liit.selection.options import as_count
 from liit.selection.redundancy import DEFAULT_MEMORY, least_redundant, redundancy
 
 
@@ -105,12 +106,12 @@ def prune_semantically(
 
 
 def _checked(embeddings: npt.ArrayLike, order: npt.ArrayLike | None) -> tuple[AnyArray, Ints]:
-    array = np.asarray(embeddings)
+    array = as_array(embeddings, "embeddings")
     matrix = as_matrix(array, "embeddings") if array.size or array.ndim == 2 else np.zeros((0, 1), np.float32)
     n = len(matrix)
     if order is None:
         return matrix, np.arange(n, dtype=np.int64)
-    sequence = np.asarray(order)
+    sequence = as_array(order, "order")
     if sequence.shape != (n,) or (n and (sequence.dtype.kind not in "iu" or (np.sort(sequence) != np.arange(n)).any())):
         raise InputError(f"order must be a permutation of the {n} row numbers, earliest first, got {sequence!r}")
     return matrix, sequence.astype(np.int64)

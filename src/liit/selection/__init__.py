@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from liit.selection import (  # noqa: F401  (importing a module registers its selectors)
     adapt_infinity,
+    all_rows,
     coincide,
     density,
-    one_score,
+    el2n,
+    entropy,
+    grad_norm,
+    image_grounding,
+    length,
+    new_only,
+    perplexity,
+    random_balanced,
+    random_draw,
+    replay,
     semdedup,
-    uniform,
 )
 from liit.selection._experts import ExpertInfo, experts, register_expert
 from liit.selection._select import select
 from liit.selection.budget import allocate
+from liit.selection.clusters import spherical_kmeans
 from liit.selection.gist import gist_scores
+from liit.selection.kmeans import Clustering
 from liit.selection.less import adam_direction
 from liit.selection.problem import Problem
 from liit.selection.rds_plus import round_robin
@@ -24,6 +35,7 @@ from liit.selection.scalselect import leverage
 
 __all__ = [
     "Choice",
+    "Clustering",
     "ExpertInfo",
     "Problem",
     "Selection",
@@ -39,5 +51,6 @@ __all__ = [
     "score_entropy",
     "select",
     "selectors",
+    "spherical_kmeans",
     "stratified_sample",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from liit.errors import InputError
-from liit.selection.arrays import one_of
+from liit.selection.options import one_of
 from liit.selection.problem import Problem
 from liit.selection.registry import check_options, find_selector
 from liit.selection.result import Selection, finish

@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from liit.errors import InputError
 from liit.selection._experts import ExpertInfo, built_in_experts, expert_scores, find_expert
-from liit.selection.arrays import AnyArray, Floats, Ints, as_count, as_fraction, as_labels, one_of
+from liit.selection.arrays import AnyArray, Floats, Ints
 from liit.selection.budget import allocate, allocate_weighted
 from liit.selection.clusters import cluster_members
 from liit.selection.kmeans import DEFAULT_GRID, cluster
+from liit.selection.options import as_compat, as_count, as_fraction, as_names, one_of
 from liit.selection.problem import Problem
 from liit.selection.registry import register_selector
 from liit.selection.result import Choice
@@ -66,15 +67,14 @@ def adapt_infinity(
         InputError: a malformed option or feature, or no column of any expert.
     """
     one_of(expert, "expert", MODES)
-    if compat is not None:
-        one_of(compat, "compat", ("official",))
+    official = as_compat(compat)
     bins, trim = as_count(bins, "bins", minimum=1), as_fraction(trim, "trim", 0.0, 0.5)
     offered = _offered(problem, experts)
     table = {e.name: expert_scores(problem, e) for e in offered}
     skills, info = _pseudo_skills(problem, k, k_grid, labels)
     members = cluster_members(skills)
     budgets = allocate([len(m) for m in members], problem.budget)
-    plan = _Plan(problem, table, expert, bins, trim, clip=compat is None)
+    plan = _Plan(problem, table, expert, bins, trim, clip=not official)
     for c, (rows, share) in enumerate(zip(members, budgets, strict=True)):
         plan.cluster(c, rows, int(share))
     info |= {"expert": expert, "experts": list(table), "bins": bins, "trim": trim, "clusters": plan.clusters}
@@ -98,9 +98,7 @@ def _offered(problem: Problem, names: Sequence[str] | None) -> list[ExpertInfo]:
                 f"adapt-inf needs at least one of the features {', '.join(built_in_experts())}; none is there"
             )
         return found
-    if isinstance(names, str) or not names:
-        raise InputError(f"experts must be a list of at least one expert name, got {names!r}")
-    chosen = [find_expert(n) for n in dict.fromkeys(names)]
+    chosen = [find_expert(n) for n in as_names(names, "experts")]
     missing = sorted({need for e in chosen for need in e.needs if need not in problem})
     if missing:
         raise InputError(f"adapt-inf needs the features {', '.join(missing)} for its experts, which are not there")
@@ -111,7 +109,7 @@ def _pseudo_skills(
     problem: Problem, k: int | None, grid: Sequence[int], labels: npt.ArrayLike | None
 ) -> tuple[Ints, dict[str, Any]]:
     if labels is not None:
-        given = as_labels(labels, "labels", problem.n)[problem.order]
+        given, _ = problem.labels(labels, "labels")
         return given, {"k": int(given.max(initial=-1)) + 1, "curve": [], "without_gradient": 0}
     rows = problem.unit_rows("gradient")
     found = cluster(rows, k, grid, problem.seed)

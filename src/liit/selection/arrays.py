@@ -7,7 +7,6 @@ score that came as float64 therefore give the same rows, bit for bit.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,36 +25,44 @@ AnyArray = npt.NDArray[Any]
 _WORST_ROUNDING = 1e-6
 
 
-def as_count(value: object, name: str, minimum: int = 0) -> int:
-    """Check a whole number.
+def as_array(values: Any, name: str) -> AnyArray:
+    """Take a numpy array, a list, or a column of pyarrow or pandas.
 
     Args:
-        value: what the user gave; Python and numpy integers are accepted, booleans and floats are not.
-        name: the argument, for the message.
-        minimum: the smallest legal value.
+        values: what the user gave. None in it becomes NaN where the rest are numbers; a row of None among lists of
+            numbers becomes a row of NaN.
+        name: the argument or feature, for the message.
 
     Returns:
-        The value as `int`.
+        The array; not copied when it is one already.
 
     Raises:
-        InputError: not a whole number, or below `minimum`.
+        InputError: rows of unequal length.
     """
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
-        raise InputError(f"{name} must be a whole number of at least {minimum}, got {value!r}")
-    if int(value) < minimum:
-        raise InputError(f"{name} must be at least {minimum}, got {int(value)}")
-    return int(value)
+    try:
+        array = np.asarray(values)
+        if (
+            array.dtype.kind == "U"
+            and isinstance(values, (list, tuple))
+            and not all(isinstance(v, str) for v in values)
+        ):
+            array = np.array(values, dtype=object)  # numpy would write numbers among strings as strings
+        return _regular(array) if array.dtype.kind == "O" and array.ndim == 1 and len(array) else array
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{name} must be an array with rows of equal length: {error}") from error
 
 
-def as_fraction(value: object, name: str, low: float, high: float) -> float:
-    """Check a real number in the half-open interval [low, high).
-
-    Raises:
-        InputError: not a number, or outside the interval.
-    """
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real) or not low <= float(value) < high:
-        raise InputError(f"{name} must be a number of at least {low:g} and below {high:g}, got {value!r}")
-    return float(value)
+def _regular(array: AnyArray) -> AnyArray:
+    """Numbers out of objects where they are numbers; other objects stay as they are."""
+    items = array.tolist()
+    if any(isinstance(item, (list, tuple, np.ndarray)) for item in items):
+        width = max(len(item) for item in items if item is not None)
+        return np.array([np.full(width, np.nan) if item is None else item for item in items])
+    if all(item is None or isinstance(item, (numbers.Real, np.bool_)) for item in items):
+        if any(item is None for item in items):
+            return np.array([np.nan if item is None else item for item in items], dtype=np.float64)
+        return np.array(items)
+    return array
 
 
 def as_scores(values: npt.ArrayLike, name: str = "scores", length: int | None = None) -> Floats:
@@ -119,32 +126,48 @@ def as_labels(values: npt.ArrayLike, name: str, length: int | None = None) -> In
     """Check one label per row (whole numbers or strings) and number them 0, 1, ... in sorted order.
 
     Raises:
-        InputError: not one-dimensional, the wrong length, or floats that are no whole numbers.
+        InputError: see `numbered_labels`.
     """
-    array = np.asarray(values)
+    return numbered_labels(values, name, length)[0]
+
+
+def numbered_labels(values: npt.ArrayLike, name: str, length: int | None = None) -> tuple[Ints, AnyArray]:
+    """As `as_labels`, with the labels themselves in sorted order.
+
+    Raises:
+        InputError: not one-dimensional, the wrong length, or neither whole numbers nor strings: fractions, missing
+            labels, or both kinds in one column.
+    """
+    array = as_array(values, name)
     if array.ndim != 1:
         raise InputError(f"{name} must have one label per row (shape [N]), got shape {list(array.shape)}")
     _check_length(array, name, length)
-    if array.dtype.kind == "f" and not np.array_equal(array, np.floor(array)):
-        raise InputError(f"{name} must be whole numbers or strings, got {array.dtype} with fractions or NaN")
-    if array.dtype.kind == "O":
-        array = array.astype(str)
-    return np.unique(array, return_inverse=True)[1].astype(np.int64)
+    array = as_strings(array, name)
+    if array.dtype.kind not in "iubfU" or (array.dtype.kind == "f" and not _whole(array)):
+        raise InputError(f"{name} must be whole numbers or strings without gaps, got an array of {array.dtype}")
+    names, numbers_of = np.unique(array, return_inverse=True)
+    return numbers_of.astype(np.int64), names
 
 
-def one_of(value: object, name: str, choices: Sequence[str]) -> str:
-    """Check a choice.
+def as_strings(array: AnyArray, name: str) -> AnyArray:
+    """Objects as fixed-width strings; arrays of numbers or strings as they are.
 
     Raises:
-        InputError: not one of the choices.
+        InputError: an object that is no string.
     """
-    if value not in choices:
-        raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-    return str(value)
+    if array.dtype.kind == "O":
+        wrong = [item for item in array.ravel() if not isinstance(item, str)]
+        if wrong:
+            raise InputError(f"{name} must be all strings or all whole numbers, none missing, got {wrong[0]!r}")
+    return np.array(array.tolist(), dtype=str) if array.dtype.kind in "OT" else array
+
+
+def _whole(array: AnyArray) -> bool:
+    return bool(np.isfinite(array).all() and np.array_equal(array, np.floor(array)))
 
 
 def _numbers(values: npt.ArrayLike, name: str) -> AnyArray:
-    array = np.asarray(values)
+    array = as_array(values, name)
     if array.dtype.kind not in "fiub" and array.size:
         raise InputError(f"{name} must be numbers, got an array of {array.dtype}")
     return array if array.dtype.kind in "fiub" else array.astype(np.float64)

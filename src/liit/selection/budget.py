@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from liit.errors import InputError
-from liit.selection.arrays import Floats, Ints, as_count
+from liit.selection.arrays import Floats, Ints, as_array
+from liit.selection.options import as_count
 
 
 def allocate(sizes: npt.ArrayLike, total: int) -> Ints:
@@ -61,7 +62,8 @@ def allocate_weighted(sizes: npt.ArrayLike, weights: npt.ArrayLike, total: int) 
     """
     room = _as_sizes(sizes)
     total = min(as_count(total, "total"), int(room.sum()))
-    weight: Floats = np.asarray(weights, dtype=np.float64)
+    given = as_array(weights, "weights")
+    weight: Floats = given.astype(np.float64) if given.dtype.kind in "fiub" else np.full(given.shape, np.nan)
     if weight.shape != room.shape or not np.isfinite(weight).all() or (weight < 0).any():
         raise InputError(f"weights must be {len(room)} finite numbers of at least 0, got {weights!r}")
     weight = weight / max(float(weight.max(initial=0.0)), np.finfo(np.float64).tiny)
@@ -87,7 +89,9 @@ def allocate_weighted(sizes: npt.ArrayLike, weights: npt.ArrayLike, total: int) 
 
 
 def _as_sizes(sizes: npt.ArrayLike) -> Ints:
-    array = np.asarray(sizes)
+    array = as_array(sizes, "sizes")
     if array.ndim != 1 or (array.size and (array.dtype.kind not in "iu" or array.min() < 0)):
         raise InputError(f"sizes must be a list of whole numbers of at least 0, got {sizes!r}")
+    if sum(array.tolist()) > np.iinfo(np.int64).max:
+        raise InputError(f"sizes must sum to less than 2**63, got {sizes!r}")
     return array.astype(np.int64)

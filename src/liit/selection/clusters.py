@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from liit.selection.arrays import Floats, Ints, as_labels
+from liit.selection.arrays import Floats, Ints
 from liit.selection.blocks import UnitRows
-from liit.selection.kmeans import cluster
+from liit.selection.kmeans import DEFAULT_GRID, Clustering, cluster
 from liit.selection.problem import Problem
 from liit.selection.result import Choice
 
@@ -31,6 +31,34 @@ class Clusters:
     labels: Ints
     members: list[Ints]
     info: dict[str, Any]
+
+
+def spherical_kmeans(
+    x: npt.ArrayLike, k: int | None = None, k_grid: Sequence[int] = DEFAULT_GRID, seed: int = 0
+) -> Clustering:
+    """Cluster rows by direction: k-means with cosines to centroids of unit length.
+
+    The number of clusters is given, or chosen from a grid by the elbow of the inertia curve; all of the grid is tried
+    at the price of little more than one (see `liit.selection.kmeans`). The same rows in another order give the same
+    clusters.
+
+    Args:
+        x: [N, d], of any length; a row of zeros has no direction, and one with a NaN is missing.
+        k: number of clusters; None: by the elbow over `k_grid`.
+        k_grid: numbers of clusters to try.
+        seed: seed of everything random.
+
+    Returns:
+        The clustering, with labels in the order of the rows. Fewer than k distinct rows give fewer clusters.
+
+    Raises:
+        InputError: x not [N, d] or infinite, or k, a value of k_grid or the seed out of range.
+    """
+    problem = Problem({"x": x}, 0, seed)
+    found = cluster(problem.unit_rows("x"), k, k_grid, problem.seed, spherical=True)
+    labels = np.empty_like(found.labels)
+    labels[problem.order] = found.labels
+    return replace(found, labels=labels)
 
 
 def cluster_members(labels: Ints, arrival: Ints | None = None) -> list[Ints]:
@@ -57,7 +85,7 @@ def cluster_feature(
     rows = problem.unit_rows(feature)
     info: dict[str, Any] = {"curve": [], "without_vector": int(rows.missing.sum())}
     if labels is not None:
-        found = as_labels(labels, "labels", problem.n)[problem.order]
+        found, _ = problem.labels(labels, "labels")
         info["k"] = int(found.max(initial=-1)) + 1
     else:
         clustering = cluster(rows, k, grid, problem.seed, spherical)

@@ -9,7 +9,8 @@ from liit.selection.arrays import Floats, Ints
 from liit.selection.blocks import UnitRows, product
 from liit.selection.budget import allocate
 from liit.selection.clusters import centroids, choose, cluster_feature
-from liit.selection.density import positive, softmax
+from liit.selection.density import softmax
+from liit.selection.options import as_compat, as_positive
 from liit.selection.problem import Problem
 from liit.selection.registry import register_selector
 from liit.selection.result import Choice
@@ -34,6 +35,7 @@ def coincide(
     sigma: float = 1.0,
     k: int | None = None,
     labels: npt.ArrayLike | None = None,
+    compat: str | None = None,
 ) -> Choice:
     """Select by transferability and density.
 
@@ -49,6 +51,7 @@ def coincide(
         sigma: width of the Gaussian kernel on unit vectors, above 0.
         k: number of clusters; None: one per 66 rows (as the official 10 000 for 665 000), at most 2000.
         labels: clusters of the rows, if they are already known; numbered anew in sorted order.
+        compat: "official": a row's kernel with itself, which is 1, counts in the density, as in the official code.
 
     Returns:
         The choice; the score is a row's mean kernel to its cluster, the rank the order in which it was added.
@@ -56,7 +59,8 @@ def coincide(
     Raises:
         InputError: the feature or an option is malformed.
     """
-    tau, width = positive(temperature, "temperature"), positive(sigma, "sigma")
+    tau, width = as_positive(temperature, "temperature"), as_positive(sigma, "sigma")
+    official = as_compat(compat)
     if k is None:
         k = min(max(1, round(problem.n / ROWS_PER_CLUSTER)), MOST_CLUSTERS)
     clusters = cluster_feature(problem, "embedding", k, (k,), labels)
@@ -68,7 +72,9 @@ def coincide(
             mean = _mean_kernel(clusters.rows.select(present), width)
             likeness[present] = np.round(mean, 9)
             n = len(present)
-            spread[c] = 1.0 if n == 1 else max((float(mean.sum()) * n - n) / (n * (n - 1)), 1e-12)
+            with_itself = float(mean.mean())
+            others_only = (with_itself * n - 1.0) / max(1, n - 1)
+            spread[c] = with_itself if official or n == 1 else max(others_only, 1e-12)
     transfer = _transferability(centroids(clusters))
     sizes = np.array([len(m) for m in clusters.members], dtype=np.int64)
     shares = _from_the_largest(sizes, softmax(transfer / (spread * tau)), problem.budget)

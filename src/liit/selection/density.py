@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from liit.errors import InputError
-from liit.selection.arrays import Floats, Ints, one_of
+from liit.selection.arrays import Floats, Ints
 from liit.selection.budget import allocate_weighted
 from liit.selection.clusters import Clusters, centroids, choose, cluster_feature, cosines_to_centroid
 from liit.selection.kmeans import DEFAULT_GRID
+from liit.selection.options import as_compat, as_positive
 from liit.selection.problem import Problem
 from liit.selection.registry import register_selector
 from liit.selection.result import Choice
@@ -51,16 +51,14 @@ def density(
     Raises:
         InputError: the feature or an option is malformed.
     """
-    tau = positive(temperature, "temperature")
-    if compat is not None:
-        one_of(compat, "compat", ("official",))
+    tau, official = as_positive(temperature, "temperature"), as_compat(compat)
     clusters = cluster_feature(problem, "embedding", k, k_grid, labels)
     centres = centroids(clusters)
     cosine = cosines_to_centroid(clusters, centres)
     intra, inter = _distances(clusters, centres, cosine)
     complexity = intra * inter
     sizes = np.array([len(m) for m in clusters.members], dtype=np.int64)
-    weights = complexity if compat == "official" else softmax(complexity / tau)
+    weights = complexity if official else softmax(complexity / tau)
     shares = allocate_weighted(sizes, weights, problem.budget)
     details = [{"intra": float(a), "inter": float(b)} for a, b in zip(intra, inter, strict=True)]
 
@@ -89,14 +87,3 @@ def softmax(values: Floats) -> Floats:
     raised = np.exp(values - values.max(initial=-np.inf)) if len(values) else values
     shares: Floats = np.round(raised / max(float(raised.sum()), 1e-300), 12)
     return shares
-
-
-def positive(value: float, name: str) -> float:
-    """Check a number above 0.
-
-    Raises:
-        InputError: not a finite number above 0.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < float(value) < np.inf:
-        raise InputError(f"{name} must be a finite number above 0, got {value!r}")
-    return float(value)

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from liit.errors import InputError
-from liit.selection.arrays import AnyArray, Floats, Ints, as_count, as_labels, as_matrix, one_of
+from liit.selection.arrays import AnyArray, Floats, Ints, as_labels, as_matrix
 from liit.selection.blocks import UnitRows, product
+from liit.selection.options import as_count, one_of
 from liit.selection.problem import Problem
 from liit.selection.queries import read_queries, single64
 from liit.selection.ranking import best_first, settled, take

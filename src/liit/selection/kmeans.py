@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from liit.errors import InputError
-from liit.selection.arrays import Floats, Ints, Singles, as_count
+from liit.selection.arrays import Floats, Ints, Singles
 from liit.selection.blocks import UnitRows, product
+from liit.selection.options import as_count, as_counts
 
 DEFAULT_GRID = tuple(range(5, 55, 5))
 
@@ -109,10 +109,7 @@ def elbow(sizes: Sequence[int], inertia: Sequence[float]) -> int:
 def _checked_grid(k: int | None, grid: Sequence[int]) -> list[int]:
     if k is not None:
         return [as_count(k, "k", minimum=1)]
-    values = [as_count(value, "k_grid", minimum=1) for value in grid]
-    if not values:
-        raise InputError("k_grid must hold at least one number of clusters, got none")
-    return sorted(set(values))
+    return sorted(set(as_counts(grid, "k_grid", minimum=1)))
 
 
 def _seed_chain(sample: Singles, most: int, rng: np.random.Generator) -> Ints:

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from liit.errors import InputError
-from liit.selection.arrays import Floats
+from liit.selection.arrays import Floats, as_array
 from liit.selection.blocks import product
+from liit.selection.options import as_count, as_names
 from liit.selection.problem import Problem
 from liit.selection.queries import read_queries
 from liit.selection.ranking import best_first, settled, take
@@ -25,11 +26,13 @@ def adam_direction(
     beta1: float = 0.9,
     beta2: float = 0.999,
     eps: float = 1e-8,
+    step: int | None = None,
 ) -> Floats:
     """The step Adam would take for one sample, up to the learning rate (LESS, section 3.1).
 
     m' = b1 m + (1 - b1) g, v' = b2 v + (1 - b2) g^2, m' / sqrt(v' + eps). Applied to full gradients of pool samples
-    before they are sketched; queries stay plain gradients. As in the official code there is no bias correction.
+    before they are sketched; queries stay plain gradients. As in the official code m' and v' are not corrected for
+    their start at zero, unless `step` is given: then they are divided by 1 - b1^t and 1 - b2^t first.
 
     Args:
         gradient: [N, P] or [P].
@@ -38,6 +41,7 @@ def adam_direction(
         beta1: decay of the first moment.
         beta2: decay of the second moment.
         eps: added under the root.
+        step: t, the number of the step that would be taken, 1 for the first; None: no bias correction.
 
     Returns:
         float64, the shape of `gradient`.
@@ -45,12 +49,21 @@ def adam_direction(
     Raises:
         InputError: shapes that do not fit, or a negative second moment.
     """
-    g, m, v = (np.asarray(a, dtype=np.float64) for a in (gradient, first, second))
+    named = {"gradient": gradient, "first": first, "second": second}
+    arrays = {name: as_array(values, name) for name, values in named.items()}
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub":
+            raise InputError(f"{name} must be numbers, got an array of {array.dtype}")
+    g, m, v = (array.astype(np.float64) for array in arrays.values())
     if g.ndim not in (1, 2) or m.shape != g.shape[-1:] or v.shape != m.shape:
         raise InputError(f"first and second must have shape {list(g.shape[-1:])}, got {list(m.shape)}, {list(v.shape)}")
     if (v < 0).any():
         raise InputError("second must be at least 0 everywhere: it is a mean of squares")
-    direction: Floats = (beta1 * m + (1 - beta1) * g) / np.sqrt(beta2 * v + (1 - beta2) * g**2 + eps)
+    moved, squared = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
+    if step is not None:
+        t = as_count(step, "step", minimum=1)
+        moved, squared = moved / (1 - beta1**t), squared / (1 - beta2**t)
+    direction: Floats = moved / np.sqrt(squared + eps)
     return direction
 
 
@@ -86,12 +99,12 @@ def less(
     Raises:
         InputError: missing features, or queries or options malformed.
     """
-    if isinstance(checkpoints, str) or not checkpoints:
-        raise InputError(f"checkpoints must be a list of at least one feature name, got {checkpoints!r}")
+    checkpoints = as_names(checkpoints, "checkpoints")
     absent = [name for name in checkpoints if name not in problem]
     if absent:
         raise InputError(f"less needs the features {', '.join(absent)}, which are not there")
-    rates = np.ones(len(checkpoints)) if learning_rates is None else np.asarray(learning_rates, dtype=np.float64)
+    given = np.ones(len(checkpoints)) if learning_rates is None else as_array(learning_rates, "learning_rates")
+    rates = given.astype(np.float64) if given.dtype.kind in "fiub" else np.full(given.shape, np.nan)
     if rates.shape != (len(checkpoints),) or not (np.isfinite(rates) & (rates >= 0)).all() or rates.sum() <= 0:
         raise InputError(f"learning_rates must be {len(checkpoints)} numbers of at least 0, got {learning_rates!r}")
     if not problem.n:
@@ -103,7 +116,7 @@ def less(
         means = rate * part if not means.size else means + rate * part
     scores = settled(means.max(axis=1))
     choice = take(problem, best_first(problem, scores), scores, "influence", "influence on its best sub-task")
-    choice.info |= {"subtasks": means.shape[1], "checkpoints": list(checkpoints), "queries_missing": missing}
+    choice.info |= {"subtasks": means.shape[1], "checkpoints": checkpoints, "queries_missing": missing}
     return choice
 
 

@@ -9,8 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from liit.errors import InputError
-from liit.selection.arrays import AnyArray, Floats, Ints, as_count, as_labels, as_matrix, as_scores
+from liit.selection.arrays import (
+    AnyArray,
+    Floats,
+    Ints,
+    as_array,
+    as_matrix,
+    as_scores,
+    as_strings,
+    numbered_labels,
+)
 from liit.selection.blocks import UnitRows
+from liit.selection.options import as_count
 
 _MIXERS = (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53)
 
@@ -20,7 +30,7 @@ class Problem:
 
     Everything a selector reads comes in canonical order, and it answers with positions in that order: rows sorted by
     id. Randomness and ties are tied to that order too, so a permutation of the rows permutes the answer. Without ids
-    the order is by content (a hash of the columns the selector reads), identical rows by row number; ties between equal
+    the order is by content (a hash of all columns), identical rows by row number; ties between equal
     scores then go by row number, which is the order of arrival.
 
     Attributes:
@@ -52,7 +62,7 @@ class Problem:
         self.n = self._length()
         self.budget = min(as_count(budget, "budget"), self.n)
         self.has_ids = "id" in features
-        self.ids = _as_ids(features["id"]) if self.has_ids else np.arange(self.n, dtype=np.int64)
+        self.ids = _as_ids(self._column("id")) if self.has_ids else np.arange(self.n, dtype=np.int64)
         if self.has_ids:
             self.order: Ints = np.argsort(self.ids, kind="stable").astype(np.int64)
             self.arrival: Ints = np.arange(self.n, dtype=np.int64)
@@ -94,13 +104,13 @@ class Problem:
         return UnitRows(self.matrix(name), name, self._gather())
 
     def labels(self, values: npt.ArrayLike, name: str) -> tuple[Ints, AnyArray]:
-        """Labels of the rows numbered in sorted order, and the sorted labels.
+        """Labels of the rows numbered in sorted order, in canonical order; and the sorted labels.
 
         Raises:
             InputError: not [N] labels.
         """
-        numbered = as_labels(values, name, self.n)
-        return numbered[self.order], np.unique(np.asarray(values))
+        numbered, names = numbered_labels(values, name, self.n)
+        return numbered[self.order], names
 
     def column(self, name: str) -> AnyArray:
         """A column as it is, in canonical order.
@@ -122,18 +132,18 @@ class Problem:
 
     def _column(self, name: str) -> AnyArray:
         if name not in self._cache:
-            self._cache[name] = np.asarray(self._features[name])
+            self._cache[name] = as_array(self._features[name], name)
         return self._cache[name]
 
     def _length(self) -> int:
         if isinstance(self._features, dict):  # other mappings may read a column from disk when asked for it
-            lengths = {name: np.shape(column)[:1] for name, column in self._features.items()}
+            lengths = {name: self._column(name).shape[:1] for name in self._features}
             if len(set(lengths.values())) > 1:
                 listed = ", ".join(f"{name} {length[0] if length else 'none'}" for name, length in lengths.items())
                 raise InputError(f"features must all have the same number of rows, got {listed}")
         for name in ("id", *self._features):
             if name in self._features:
-                shape = np.shape(self._column(name))
+                shape = self._column(name).shape
                 if not shape:
                     raise InputError(f"{name} must have one value per row, got a single value")
                 return int(shape[0])
@@ -149,18 +159,15 @@ class Problem:
         return np.argsort(code, kind="stable").astype(np.int64)
 
 
-def _as_ids(values: npt.ArrayLike) -> AnyArray:
-    ids = np.asarray(values)
+def _as_ids(ids: AnyArray) -> AnyArray:
     if ids.ndim != 1:
         raise InputError(f"id must have one value per row (shape [N]), got shape {list(ids.shape)}")
-    if ids.dtype.kind == "O":
-        wrong = next((v for v in ids if not isinstance(v, str)), None)
-        if wrong is not None:
-            raise InputError(f"id must be strings or whole numbers, got {wrong!r}")
-        return ids.astype(str) if len(ids) else np.zeros(0, dtype="<U1")
-    if ids.dtype.kind not in "iuU" and len(ids):
+    if not len(ids):
+        return ids if ids.dtype.kind in "iuU" else np.zeros(0, dtype="<U1")
+    ids = as_strings(ids, "id")
+    if ids.dtype.kind not in "iuU":
         raise InputError(f"id must be strings or whole numbers, got an array of {ids.dtype}")
-    return ids if ids.dtype.kind in "iuU" else ids.astype("<U1")
+    return ids
 
 
 def _row_codes(array: AnyArray) -> npt.NDArray[np.uint64]:

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from liit.errors import InputError
-from liit.selection.arrays import AnyArray, Floats, Ints, as_count, one_of
+from liit.selection.arrays import AnyArray, Floats, Ints, as_array
 from liit.selection.blocks import UnitRows, product
+from liit.selection.options import as_count, as_flag, one_of
 from liit.selection.problem import Problem
 from liit.selection.queries import Queries, read_queries
 from liit.selection.ranking import best_first, take
@@ -41,10 +42,10 @@ def round_robin(similarity: npt.ArrayLike, n: int, spend_turn: bool = True) -> I
     Raises:
         InputError: not [V, N], no query, infinite values, or n negative.
     """
-    table = np.asarray(similarity)
+    table = as_array(similarity, "similarity")
     if table.ndim != 2 or table.dtype.kind not in "fiub" or np.isinf(table).any():
         raise InputError(f"similarity must be finite numbers of shape [V, N], got {table.dtype} {list(table.shape)}")
-    wanted = min(as_count(n, "n"), table.shape[1])
+    wanted, spend_turn = min(as_count(n, "n"), table.shape[1]), as_flag(spend_turn, "spend_turn")
     if not wanted:
         return np.zeros(0, dtype=np.int64)
     if not len(table):
@@ -123,7 +124,7 @@ def rds_plus(
         InputError: queries or options malformed.
     """
     one_of(mode, "mode", MODES)
-    limit = as_count(memory, "memory", minimum=1)
+    limit, spend_turn = as_count(memory, "memory", minimum=1), as_flag(spend_turn, "spend_turn")
     if not problem.n:
         return take(problem, np.zeros(0, dtype=np.int64), np.zeros(0), "cosine", "similarity to the queries")
     rows = problem.unit_rows(FEATURE)

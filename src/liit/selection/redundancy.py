@@ -16,8 +16,9 @@ from liit.selection.blocks import UnitRows, product
 
 DEFAULT_MEMORY = 256 << 20
 
+# Wide blocks of earlier rows: a product must be long enough to be worth splitting over threads.
 _ROWS = 512
-_EARLIER = 2048
+_EARLIER = 8192
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ def redundancy(rows: UnitRows, labels: Ints, memory: int = DEFAULT_MEMORY) -> Re
     Args:
         rows: embeddings; earlier means at a smaller position of this view.
         labels: int64 [N], the cluster of every position.
-        memory: bytes that may be used for copies of rows; a cluster that does not fit is gathered again for each block.
+        memory: bytes that may be used for copies of rows and for cosines (a few numbers per row of the pool come on
+            top, and blocks are never smaller than 16 rows); a cluster that does not fit is gathered again for each
+            block.
 
     Returns:
         Similarities and neighbours by position. The neighbour is found in float32 and its cosine then computed in
@@ -60,9 +63,12 @@ def redundancy(rows: UnitRows, labels: Ints, memory: int = DEFAULT_MEMORY) -> Re
 
 def _nearest_earlier(rows: UnitRows, memory: int) -> tuple[Floats, Ints]:
     n = len(rows)
-    block_rows = max(16, min(_ROWS, memory // (32 * max(1, rows.dim))))
+    # A row takes 4 d bytes as it is and as much again as a unit row; a cosine takes 4 and as much again while the
+    # parts of a product are summed. The unit rows of the cluster, or else each block of them, get half of the memory.
+    block_rows = max(16, min(_ROWS, memory // (64 * max(1, rows.dim))))
+    fit = memory // 2 // (8 * max(rows.dim, block_rows))
     # a multiple of the rows per block, so that the block on the diagonal is the only one to be masked
-    width = block_rows * max(1, min(_EARLIER // block_rows, memory // (8 * max(1, rows.dim) * block_rows)))
+    width = block_rows * max(1, min(_EARLIER, fit) // block_rows)
     cached = rows.unit(slice(0, n)) if 8 * n * rows.dim <= memory else None
 
     def unit(start: int, stop: int) -> Singles:

@@ -100,8 +100,10 @@ def find_selector(name: str) -> SelectorInfo:
     """The selector of that name.
 
     Raises:
-        InputError: there is none; the message has the nearest name and the list.
+        InputError: no string, or there is none; the message has the nearest name and the list.
     """
+    if not isinstance(name, str):
+        raise InputError(f"selector must be a name, got {name!r}")
     if name in _selectors:  # installed packages are searched only when they must be: it takes milliseconds
         return _selectors[name]
     known = selectors()

@@ -97,10 +97,11 @@ def _table(problem: Problem, choice: Choice, listed: Ints, chosen: AnyArray, exp
     rank = np.zeros(count, dtype=np.int64) if choice.rank is None else choice.rank[listed]
     expert = np.full(count, choice.expert) if isinstance(choice.expert, str) else choice.expert[listed]
     cluster = np.zeros(count, dtype=np.int64) if choice.cluster is None else choice.cluster[listed]
+    types = {"i": pa.int64(), "u": pa.uint64()}
     rows = problem.order[listed]
     ids = problem.ids[rows]
     columns = {
-        "id": pa.array(ids.tolist(), pa.int64() if ids.dtype.kind in "iu" else pa.string()),
+        "id": pa.array(ids.tolist(), types.get(ids.dtype.kind, pa.string())),
         "row": pa.array(rows, pa.int64()),
         "cluster": pa.array(cluster, pa.int64(), mask=np.full(count, choice.cluster is None)),
         "expert": pa.array([str(e) or None for e in expert], pa.string()),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from liit.selection.arrays import Floats, Ints, as_count, as_fraction, as_scores
+from liit.selection.arrays import Floats, Ints, as_scores
 from liit.selection.budget import allocate
+from liit.selection.options import as_count, as_fraction
 
 LOW_TAIL = -1
 HIGH_TAIL = -2

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from liit.errors import InputError
-from liit.selection.arrays import AnyArray, Bools, Floats, Ints, as_fraction, as_matrix
+from liit.selection.arrays import AnyArray, Bools, Floats, Ints, as_array, as_matrix
+from liit.selection.options import as_compat, as_share
 from liit.selection.problem import Problem
 from liit.selection.ranking import best_first, settled, take
 from liit.selection.registry import register_selector
@@ -17,7 +21,6 @@ FEATURE = "instructed_vision"
 _ROWS = 4096
 # Eigenvalues below this part of the largest are rounding: directions without variance have no leverage.
 _RANK_TOLERANCE = 1e-13
-_LEAST = float(np.finfo(np.float64).tiny)
 
 
 def leverage(x: npt.ArrayLike, energy: float = 0.9) -> tuple[Floats, int]:
@@ -37,51 +40,9 @@ def leverage(x: npt.ArrayLike, energy: float = 0.9) -> tuple[Floats, int]:
     Raises:
         InputError: x not [N, d] or infinite, or energy out of range.
     """
-    matrix = as_matrix(x, "x") if np.size(x) or np.ndim(x) == 2 else np.zeros((0, 1))
-    return _leverage(matrix, "x", None, energy)
-
-
-def _leverage(matrix: AnyArray, name: str, order: Ints | None, energy: float) -> tuple[Floats, int]:
-    share = 1.0 if isinstance(energy, float) and energy == 1.0 else as_fraction(energy, "energy", _LEAST, 1.0)
-    n, d = matrix.shape
-    shift, total, gram, count = np.zeros(d), np.zeros(d), np.zeros((d, d)), 0
-    for start in range(0, n, _ROWS):
-        block, known = _block(matrix, name, order, start)
-        block = block[known]
-        if not count and len(block):
-            shift = block.mean(axis=0)  # near the mean, so that the difference below loses no digits
-        block -= shift
-        total += block.sum(axis=0)
-        gram += block.T @ block
-        count += len(block)
-    scores = np.zeros(n)
-    if not count:
-        return np.full(n, np.nan), 0
-    mean = total / count
-    values, vectors = np.linalg.eigh(gram - count * np.outer(mean, mean))
-    values, vectors = values[::-1], vectors[:, ::-1]
-    full = int((values > max(values[0], 0.0) * _RANK_TOLERANCE).sum()) if values[0] > 0 else 0
-    if values[0] <= np.finfo(np.float64).eps * (count * float((shift + mean) @ (shift + mean))):
-        full = 0  # equal rows: what is left is the rounding of the mean
-    spectrum = np.cumsum(values[:full])
-    k = int(np.searchsorted(spectrum, share * spectrum[-1] * (1 - 1e-12))) + 1 if full else 0
-    axes = vectors[:, :k] / np.sqrt(values[:k])
-    for start in range(0, n, _ROWS):
-        block, known = _block(matrix, name, order, start)
-        part = np.full(len(block), np.nan)
-        part[known] = np.square((block[known] - shift - mean) @ axes).sum(axis=1)
-        scores[start : start + len(block)] = part
-    return scores, k
-
-
-def _block(matrix: AnyArray, name: str, order: Ints | None, start: int) -> tuple[Floats, Bools]:
-    part = slice(start, start + _ROWS)
-    with np.errstate(over="ignore"):
-        block = matrix[part if order is None else order[part]].astype(np.float32).astype(np.float64)
-    if np.isinf(block).any():
-        raise InputError(f"{name} has infinite values (or values beyond float32); use NaN for a missing vector")
-    known: Bools = np.logical_not(np.isnan(block).any(axis=1))
-    return block, known
+    array = as_array(x, "x")
+    matrix = as_matrix(array, "x") if array.size or array.ndim == 2 else np.zeros((0, 1))
+    return _leverage(_Blocks(matrix, "x", None), energy)
 
 
 @register_selector(
@@ -89,7 +50,7 @@ def _block(matrix: AnyArray, name: str, order: Ints | None, start: int) -> tuple
     needs=(FEATURE,),
     description="rows with the highest leverage in the dominant subspace of instruction-conditioned image states",
 )
-def scalselect(problem: Problem, *, energy: float = 0.9) -> Choice:
+def scalselect(problem: Problem, *, energy: float = 0.9, compat: str | None = None) -> Choice:
     """Select the rows of highest leverage.
 
     The paper leaves samples without an image out; here they come last, in random order, so that the budget is exact.
@@ -97,6 +58,8 @@ def scalselect(problem: Problem, *, energy: float = 0.9) -> Choice:
     Args:
         problem: feature `instructed_vision` [N, d], budget, seed.
         energy: see `leverage`.
+        compat: "official": columns are divided by their standard deviation and rows then by their length, the defaults
+            of the official `cur.py` (the published script switches both off, as the paper says).
 
     Returns:
         The choice.
@@ -104,8 +67,108 @@ def scalselect(problem: Problem, *, energy: float = 0.9) -> Choice:
     Raises:
         InputError: as `leverage`, naming the feature.
     """
-    scores, k = _leverage(problem.matrix(FEATURE), FEATURE, problem.order, energy)
+    blocks = _Blocks(problem.matrix(FEATURE), FEATURE, problem.order)
+    scores, k = _leverage(blocks, energy, scaled=as_compat(compat))
     scores = settled(scores)
     choice = take(problem, best_first(problem, scores), scores, "leverage", "leverage")
     choice.info |= {"rank": k, "energy": energy}
     return choice
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """The rows of a matrix in a given order, as float64 blocks of those that are complete."""
+
+    matrix: AnyArray
+    name: str
+    order: Ints | None
+
+    def __iter__(self) -> Iterator[tuple[slice, Floats, Bools]]:
+        for start in range(0, len(self.matrix), _ROWS):
+            part = slice(start, min(start + _ROWS, len(self.matrix)))
+            with np.errstate(over="ignore"):
+                rows = self.matrix[part if self.order is None else self.order[part]].astype(np.float32)
+            if np.isinf(rows).any():
+                raise InputError(
+                    f"{self.name} has infinite values (or values beyond float32); use NaN for a missing vector"
+                )
+            known: Bools = np.logical_not(np.isnan(rows).any(axis=1))
+            yield part, rows[known].astype(np.float64), known
+
+
+@dataclass(frozen=True)
+class _Scaling:
+    """What is done to rows before anything else: mean taken off, columns divided, rows perhaps made unit."""
+
+    mean: Floats
+    deviation: Floats | None
+
+    def __call__(self, rows: Floats) -> Floats:
+        centred: Floats = rows - self.mean
+        if self.deviation is None:
+            return centred
+        centred /= self.deviation
+        lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+        return centred / np.where(lengths > 0, lengths, 1.0)
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Mean, scatter around it and number of rows; `noise` is what of the scatter is rounding of the mean."""
+
+    mean: Floats
+    scatter: Floats
+    count: int
+    noise: float
+
+
+def _moments(blocks: _Blocks) -> _Moments:
+    d = blocks.matrix.shape[1]
+    shift, total, gram, count = np.zeros(d), np.zeros(d), np.zeros((d, d)), 0
+    for _, rows, _ in blocks:
+        if not count and len(rows):
+            shift = rows.mean(axis=0)  # near the mean, so that the difference below loses no digits
+        rows -= shift
+        total += rows.sum(axis=0)
+        gram += rows.T @ rows
+        count += len(rows)
+    offset = total / max(1, count)
+    mean = shift + offset
+    noise = np.finfo(np.float64).eps * count * float(mean @ mean)
+    return _Moments(mean, gram - count * np.outer(offset, offset), count, noise)
+
+
+def _leverage(blocks: _Blocks, energy: float, scaled: bool = False) -> tuple[Floats, int]:
+    share = as_share(energy, "energy")
+    moments = _moments(blocks)
+    out = np.full(len(blocks.matrix), np.nan)
+    if not moments.count:
+        return out, 0
+    scatter, scaling = moments.scatter, _Scaling(moments.mean, None)
+    if scaled:
+        deviation = np.sqrt(np.maximum(np.diagonal(scatter), 0.0) / moments.count)
+        constant = deviation <= np.sqrt(np.finfo(np.float64).eps) * np.abs(moments.mean)
+        scaling = _Scaling(moments.mean, np.where(constant, np.inf, deviation))
+        scatter = np.zeros_like(scatter)
+        for _, rows, _ in blocks:
+            unit = scaling(rows)
+            scatter += unit.T @ unit
+    axes = _dominant(scatter, share, 0.0 if scaled else moments.noise)
+    for part, rows, known in blocks:
+        scores = np.full(len(known), np.nan)
+        scores[known] = np.square(scaling(rows) @ axes).sum(axis=1)
+        out[part] = scores
+    return out, axes.shape[1]
+
+
+def _dominant(scatter: Floats, share: float, noise: float) -> Floats:
+    """The leading eigenvectors that hold a share of the spectrum, each over the root of its eigenvalue, [d, k]."""
+    values, vectors = np.linalg.eigh(scatter)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    full = int((values > values[0] * _RANK_TOLERANCE).sum()) if values[0] > noise else 0
+    if not full:
+        return np.zeros((len(scatter), 0))
+    spectrum = np.cumsum(values[:full])
+    k = int(np.searchsorted(spectrum, share * spectrum[-1] * (1 - 1e-12))) + 1
+    axes: Floats = vectors[:, :k] / np.sqrt(values[:k])
+    return axes
