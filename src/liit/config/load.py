@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from liit.config.explain import explain, place_of, shown
 from liit.config.schema import Continuum, EvaluationSet, TrainSet
 from liit.config.yaml_text import Key, read_yaml, write_yaml
+from liit.data.containers import dataset_files
 from liit.errors import InputError
 
 RUNTIME_KEYS = (("evaluation", "batch_size"), ("features", "batch_tokens"))
@@ -117,10 +118,13 @@ def _check_files(continuum: Continuum, places: dict[Key, str]) -> None:
         for index, item in enumerate(step.train)
     ]
     for key, item in [*sets, *continuum.evaluation_sets()]:
-        if not item.path.exists():
-            raise InputError(
-                f"{place_of((*key, 'path'), places)}: there is no file {item.path}; paths start from {_FOLDER}"
-            )
+        if not item.path.is_file():  # a folder or a pattern may name files too
+            try:
+                dataset_files(item.path)
+            except InputError as error:
+                raise InputError(
+                    f"{place_of((*key, 'path'), places)}: there is no file {item.path}; paths start from {_FOLDER}"
+                ) from error
         if item.images is not None and not item.images.is_dir():
             raise InputError(
                 f"{place_of((*key, 'images'), places)}: there is no folder {item.images}; paths start from {_FOLDER}"

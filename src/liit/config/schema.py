@@ -208,20 +208,30 @@ class EvaluationSettings(_Section):
 class TrainSet(_Section):
     """One dataset that arrives at a step."""
 
-    path: LocalPath = Field(description="the data file")
+    path: LocalPath = Field(description="the data file, a folder of data files, or a pattern such as shard-*.tar")
     format: Format = Field("llava-json", description="how the file is written")
     images: LocalPath | None = Field(None, description="folder that image paths start from; null: the data file's own")
     source: Text = Field("", description="name of the dataset in reports; the step's name unless given")
+    skill_key: Text = Field("skill", description="key of a row's skill label")
+    allow_outside: bool = Field(
+        False, description="let image paths lead out of the image folder; only for files you trust"
+    )
+    embed_images: bool = Field(
+        False, description="copy the images into the pool, so that the run needs the original files no more"
+    )
 
 
 class EvaluationSet(_Section):
     """Questions that measure one skill."""
 
     skill: Text = Field(description="name of the skill, once in the whole file")
-    path: LocalPath = Field(description="the file with questions and reference answers")
+    path: LocalPath = Field(description="the file, folder or pattern with questions and reference answers")
     metric: Metric = Field(description="how an answer is compared with the reference")
     format: Format = Field("llava-json", description="how the file is written")
     images: LocalPath | None = Field(None, description="folder that image paths start from; null: the data file's own")
+    allow_outside: bool = Field(
+        False, description="let image paths lead out of the image folder; only for files you trust"
+    )
 
 
 class Step(_Section):

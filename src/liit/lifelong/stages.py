@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from liit.config import Continuum, EvaluationSet, Step
 from liit.data.ingest import ingest
+from liit.data.leaks import find_leaks
 from liit.data.pool import Pool
 from liit.data.sample import Sample
 from liit.errors import InputError
@@ -54,6 +55,9 @@ def ingest_step(pool: Pool, step: Step, number: int, progress: Progress | None =
             part.format,
             part.source,
             image_root=part.images,
+            skill_key=part.skill_key,
+            allow_outside=part.allow_outside,
+            embed_images=part.embed_images,
             message=f"step {number} ({step.name}): {part.path.name}",
             key=f"step-{number}-{index}",
             progress=increments(progress),
@@ -85,8 +89,8 @@ def read_tasks(directory: Path, sets: Sequence[EvaluationSet]) -> list[SkillTask
     pool = Pool.open_or_create(directory)
     for item in sets:
         report = ingest(
-            pool, item.path, item.format, item.skill, image_root=item.images, strict=True, id_conflict="rename",
-            key=f"evaluation-{item.skill}",
+            pool, item.path, item.format, item.skill, image_root=item.images, allow_outside=item.allow_outside,
+            strict=True, id_conflict="rename", key=f"evaluation-{item.skill}",
         )  # fmt: skip
         if report.added != report.rows or not report.rows:
             raise InputError(
@@ -103,14 +107,8 @@ def read_tasks(directory: Path, sets: Sequence[EvaluationSet]) -> list[SkillTask
 
 def leaks(pool: Pool, tasks: Sequence[SkillTask]) -> Facts:
     """Overlap between training and evaluation rows, by content hash and by image hash."""
-    table = pool.columns(["content_hash", "image_hashes"])
-    contents = set(table["content_hash"].to_pylist())
-    images = {image for row in table["image_hashes"].to_pylist() for image in row or ()}
-    samples = [sample for task in tasks for sample in task.samples]
-    return {
-        "leaked_rows": sum(sample.content_hash in contents for sample in samples),
-        "leaked_images": len({i.sha256 for sample in samples for i in sample.images} & images),
-    }
+    found = find_leaks(pool, {task.skill: task.samples for task in tasks})
+    return {"leaked_rows": found["leaked_rows"], "leaked_images": found["leaked_images"], "leaks": found}
 
 
 def refused_rows(bench: Workbench, samples: Iterable[Sample]) -> dict[str, str]:
