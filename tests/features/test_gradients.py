@@ -13,11 +13,15 @@ from tiny_vlm import mixed_samples, randomise_lora
 
 from liit.config import FeatureSettings
 from liit.errors import InputError
-from liit.features.extraction import Extractor, Twin
+from liit.features import FEATURES, engine
+from liit.features.engine import Extractor, Twin
 from liit.features.gradients import LoraGradients
-from liit.features.losses import answer_statistics
+from liit.features.losses import answer_statistics, next_tokens
+from liit.features.narrow import answer_positions
+from liit.features.passes import Passes
 from liit.features.settings import gradient_layers
 from liit.features.sketch import SignedFold
+from liit.features.taps import only_scoring
 from liit.model.batch import collate
 from liit.model.chat import ChatEncoder, Encoded
 from liit.model.lora import attach_lora, lora_parameters
@@ -32,15 +36,26 @@ def encoded(vlm: VLM) -> list[Encoded]:
     return [encoder.encode(sample) for sample in mixed_samples()]
 
 
-def batched(vlm: VLM, rows: Sequence[Encoded], layers: Sequence[int], side: str = "right") -> np.ndarray:
-    recorder = LoraGradients(vlm, layers)
+def batched(
+    vlm: VLM, rows: Sequence[Encoded], layers: Sequence[int], side: str = "right", *, narrow: bool = True
+) -> np.ndarray:
+    """Per-sample gradients of one batch; narrow: the last layer runs at the answers' positions only."""
+    source = LoraGradients(vlm, layers)
     batch = collate(vlm, rows, Pixels(vlm), side=side)
-    labels = batch.pop("labels")
-    with recorder.recording():
-        hidden = vlm.backbone(**batch, use_cache=False)[0]
-        statistics = answer_statistics(hidden, labels, vlm.lm_head, gradient=True)
-        parts = list(recorder.per_sample(hidden, statistics.grad_hidden))
-    return torch.cat(parts, 1).double().numpy()
+    targets = next_tokens(batch["labels"])
+    positions, targets = answer_positions(targets) if narrow else (None, targets)
+    assert (positions is not None) == narrow
+    with only_scoring(vlm):
+        passes = Passes(vlm, head=True)
+        assert passes.narrow is not None
+        with source.recording():
+            hidden = passes.run(batch, len(passes.layers), positions)
+            statistics = answer_statistics(hidden, targets, passes.head, gradient=True)
+            parts = list(source.per_sample(hidden, statistics.grad_hidden))
+    assert [part.name for part in parts] == list(source.parameters)
+    for part in parts:
+        torch.testing.assert_close(part.squares, (part.values**2).sum(1))
+    return torch.cat([part.values for part in parts], 1).double().numpy()
 
 
 def check_rows(got: np.ndarray, vlm: VLM, rows: Sequence[Encoded], layers: Sequence[int]) -> None:
@@ -51,12 +66,57 @@ def check_rows(got: np.ndarray, vlm: VLM, rows: Sequence[Encoded], layers: Seque
         assert np.linalg.norm(gradient - expected) <= TOLERANCE * size, row.id
 
 
+@pytest.mark.parametrize("narrow", [True, False])
 @pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("wanted", ["middle", "all", (0, -1), 1], ids=str)
-def test_gradients_of_a_mixed_batch_equal_autograd_row_by_row(adapted: VLM, wanted: object, side: str) -> None:
+@pytest.mark.parametrize("wanted", ["middle", "all", (0, -1), 1, -1], ids=str)
+def test_gradients_of_a_mixed_batch_equal_autograd_row_by_row(
+    adapted: VLM, wanted: object, side: str, narrow: bool
+) -> None:
     layers = gradient_layers(FeatureSettings(layers=wanted), 4)
-    rows = encoded(adapted)
-    check_rows(batched(adapted, rows, layers, side), adapted, rows, layers)
+    rows = [row for row in encoded(adapted) if row.id != "long" or not narrow]
+    check_rows(batched(adapted, rows, layers, side, narrow=narrow), adapted, rows, layers)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gradients_with_checkpointing_and_dropout_left_on_are_those_without(
+    load_tiny: Callable[..., VLM], dtype: str
+) -> None:
+    plain = load_tiny(dtype=dtype)
+    attach_lora(plain, r=3, alpha=6, dropout=0.5)
+    randomise_lora(plain)
+    expected = batched(plain, encoded(plain), [0, 1, 2, 3])
+    plain.model.train()
+    plain.model.gradient_checkpointing_enable()
+    plain.model.enable_input_require_grads()
+    out = batched(plain, encoded(plain), [0, 1, 2, 3])
+    np.testing.assert_array_equal(out, expected)
+    assert all(module.training for module in plain.model.modules())
+
+
+def test_gradients_in_bfloat16_are_autograds_within_its_rounding(load_tiny: Callable[..., VLM]) -> None:
+    gradients = {}
+    for dtype in ("float32", "bfloat16"):
+        vlm = load_tiny(lora=True, dtype=dtype)
+        rows = encoded(vlm)
+        ours, autograd = batched(vlm, rows, [1, 2]), [row_gradient(vlm, row, [1, 2]) for row in rows]
+        gradients[dtype] = ours, autograd
+    for ours, autograd, exact in zip(*gradients["bfloat16"], gradients["float32"][1], strict=True):
+        size = np.linalg.norm(exact)
+        assert np.linalg.norm(ours - exact) < max(1.5 * np.linalg.norm(autograd - exact), 0.02 * size)
+
+
+def test_experts_that_mix_the_tokens_of_samples_are_refused(adapted: VLM) -> None:
+    """A module that sees tokens without samples has no per-sample gradient."""
+    source = LoraGradients(adapted, [2])
+    layer = adapted.decoder_layers[2].mlp
+    whole = layer.forward
+    layer.forward = lambda x: whole(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    rows = encoded(adapted)[:2]
+    batch = collate(adapted, rows, Pixels(adapted))
+    with only_scoring(adapted), source.recording():
+        hidden = Passes(adapted, head=False).run(batch, 4)
+        with pytest.raises(InputError, match=r"mixes the tokens of several samples"):
+            list(source.per_sample(hidden, torch.ones_like(hidden)))
 
 
 @pytest.mark.parametrize(
@@ -119,19 +179,45 @@ def test_grad_norm_and_sketch_are_those_of_the_exact_gradient(adapted: VLM) -> N
     assert np.abs(out["gradient"] - sketch).max() <= TOLERANCE * np.abs(sketch).max()
 
 
-def test_recording_leaves_no_trace(adapted: VLM) -> None:
-    before = {name: p.requires_grad for name, p in adapted.model.named_parameters()}
-    recorder = LoraGradients(adapted, [1])
+def test_extraction_leaves_no_trace(adapted: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapted.model.train()
+    before = {name: (p.requires_grad, p.detach().clone()) for name, p in adapted.model.named_parameters()}
+    extractor = Extractor(adapted, FEATURES, FeatureSettings(dim=8))
+    twins = [Twin(row, None) for row in encoded(adapted)[:2]]
 
-    def fail() -> None:
-        with recorder.recording():
-            assert [n for n, p in adapted.base.named_parameters() if p.requires_grad] == list(recorder.parameters)
-            raise RuntimeError("stop")
+    def fail(*_: object, **__: object) -> None:
+        assert not any(p.requires_grad for p in adapted.model.parameters())
+        assert not any(module.training for module in adapted.model.modules())
+        raise RuntimeError("stop")
 
-    with pytest.raises(RuntimeError, match="stop"):
-        fail()
-    assert {name: p.requires_grad for name, p in adapted.model.named_parameters()} == before
-    assert not any(module._forward_hooks for module in recorder.modules.values())
+    for broken in (False, True):
+        if broken:
+            monkeypatch.setattr(engine, "answer_statistics", fail)
+            with pytest.raises(RuntimeError, match="stop"):
+                extractor(twins)
+        else:
+            extractor(twins)
+        for name, parameter in adapted.model.named_parameters():
+            assert parameter.requires_grad == before[name][0]
+            assert torch.equal(parameter, before[name][1]), name
+            assert parameter.grad is None
+        for module in adapted.model.modules():
+            assert module.training
+            assert not module._forward_hooks
+            assert not module._forward_pre_hooks
+            assert "_liit_call" not in module.__dict__
+        assert all("forward" not in layer.__dict__ for layer in adapted.decoder_layers)
+        assert len({id(m.config) for m in adapted.decoder_layers.modules() if hasattr(m, "config")}) == 1
+
+
+def test_other_kinds_of_adapters_are_refused(load_tiny: Callable[..., VLM]) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    for options in ({"use_dora": True}, {"lora_bias": True}):
+        vlm = load_tiny()
+        vlm.model = get_peft_model(vlm.base, LoraConfig(r=2, target_modules=["q_proj"], **options))
+        with pytest.raises(InputError, match=r"expected (an adapter of )?one plain LoRA"):
+            LoraGradients(vlm, [2])
 
 
 def test_layers_without_an_adapter_are_refused(load_tiny: Callable[..., VLM]) -> None:

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from liit.features import losses
-from liit.features.losses import IGNORE, answer_statistics
+from liit.features.head import LogitHead
+from liit.features.losses import IGNORE, AnswerStatistics, next_tokens
 
 N, T, D, V = 4, 9, 6, 13
 
@@ -27,6 +28,10 @@ def problem(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, nn.Linear]:
         head.weight.copy_(torch.randn(V, D, generator=generator))
         head.bias.copy_(torch.randn(V, generator=generator))
     return hidden, labels, head
+
+
+def answer_statistics(hidden: torch.Tensor, labels: torch.Tensor, head: nn.Linear, **more: bool) -> AnswerStatistics:
+    return losses.answer_statistics(hidden, next_tokens(labels), LogitHead(head), **more)
 
 
 @torch.no_grad()

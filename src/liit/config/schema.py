@@ -96,6 +96,9 @@ Layer = Literal["middle"] | int
 Layers = Literal["middle", "all"] | int | Annotated[tuple[int, ...], AfterValidator(_some)]
 
 
+EmbeddingLayers = Layer | Annotated[tuple[Layer, ...], AfterValidator(_some)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
@@ -162,13 +165,30 @@ class FeatureSettings(_Section):
     layers: Layers = Field(
         "middle", description="decoder layers whose gradients are taken: middle, all, a number (-1: the last) or a list"
     )
+    gradient_of: Literal["lora", "weights"] = Field(
+        "lora", description="lora: the adapter's factors; weights: the weights of the layers, sketched from both sides"
+    )
+    sketch: Literal["signed-fold", "rademacher"] = Field(
+        "signed-fold", description="how a gradient is shortened; rademacher is the paper's and costs dim times more"
+    )
     dim: PositiveInt = Field(8192, description="numbers in the sketch of one gradient")
+    factor_width: PositiveInt = Field(
+        64, description="of gradient_of: weights, what each side of a weight's gradient is shortened to first"
+    )
     blind: Literal["drop", "zeros"] = Field(
         "drop", description="how image grounding takes the image away: drop removes it, zeros blackens it"
     )
     batch_tokens: PositiveInt = Field(1024, description="tokens per batch; changes speed and memory, not results")
-    embedding_layer: Layer = Field("middle", description="decoder layer whose mean hidden state is the embedding")
-    dtype: Literal["float16", "float32"] = Field("float16", description="type of vectors on disk")
+    embedding_layer: EmbeddingLayers = Field(
+        "middle", description="decoder layer whose mean hidden state is the embedding; of a list, side by side"
+    )
+    attention_mass: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.9, description="share of the instruction's attention that instructed_vision averages over (ScalSelect's tau)"
+    )
+    dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="type of vectors on disk")
+    vision_cache: bool = Field(
+        True, description="keep the frozen vision tower's outputs, so that each image is computed once for all steps"
+    )
 
 
 class SelectionSettings(_Section):

@@ -1,8 +1,8 @@
 """Loss statistics at the answer positions only, and the loss's gradient at the last hidden state, in closed form.
 
-With p = softmax(W h) and label y: NLL = logsumexp - z_y; EL2N^2 = ||p - onehot(y)||^2 = sum p^2 - 2 p_y + 1 (the
-official code builds the one-hot); entropy = logsumexp - sum p z, in nats; dNLL/dh = W^T (p - onehot(y)). So the
-vocabulary is met a chunk of positions at a time, and autograd never stores logits.
+With z = W h the logits, p = softmax(z) and label y: NLL = logsumexp z - z_y; EL2N^2 = ||p - onehot(y)||^2 =
+sum p^2 - 2 p_y + 1 (the official code builds the one-hot); entropy = logsumexp z - sum p z, in nats;
+dNLL/dz = p - onehot(y). So the vocabulary is met a chunk of positions at a time, and autograd never stores logits.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from liit.model.lora import effective_weight
+from liit.features.head import LogitHead
 
 IGNORE = -100
 CHUNK_ELEMENTS = 1 << 24  # logits held at once
@@ -28,7 +28,7 @@ class AnswerStatistics:
         el2n: mean L2 norm of the error vector.
         entropy: mean entropy of the predicted distribution in nats (the official code averages over all positions).
         n_answer_tokens: number of labelled positions.
-        grad_hidden: (N, T, d) gradient of the sum over samples of the mean NLL at the last hidden state, if asked for.
+        grad_hidden: (N, S, d) gradient of the sum over samples of the mean NLL at the hidden states, if asked for.
     """
 
     log_perplexity: Tensor
@@ -38,29 +38,31 @@ class AnswerStatistics:
     grad_hidden: Tensor | None
 
 
+def next_tokens(labels: Tensor) -> Tensor:
+    """What each position predicts: (N, T) labels moved one place to the left, -100 at the end."""
+    return torch.cat([labels[:, 1:], torch.full_like(labels[:, :1], IGNORE)], 1)
+
+
 @torch.no_grad()
-def answer_statistics(
-    hidden: Tensor, labels: Tensor, lm_head: nn.Module, *, gradient: bool = False
-) -> AnswerStatistics:
-    """Statistics of the next-token predictions at labelled positions.
+def answer_statistics(hidden: Tensor, targets: Tensor, head: LogitHead, *, gradient: bool = False) -> AnswerStatistics:
+    """Statistics of the predictions at positions that have a target.
 
     Args:
-        hidden: (N, T, d) last hidden states.
-        labels: (N, T), -100 where there is no label; position t is predicted from hidden state t - 1.
-        lm_head: a linear head, with or without LoRA factors, and nothing after it.
+        hidden: (N, S, d) last hidden states, at all positions or at some.
+        targets: (N, S) token that each of them predicts, -100 for none.
+        head: makes logits of them.
         gradient: also return ``grad_hidden``.
     """
-    n = len(labels)
-    rows, columns = torch.nonzero(labels[:, 1:] != IGNORE, as_tuple=True)
-    targets = labels[:, 1:][rows, columns]
+    n = len(targets)
+    rows, columns = torch.nonzero(targets != IGNORE, as_tuple=True)
+    labels = targets[rows, columns]
     count = torch.bincount(rows, minlength=n).float()
     sums = torch.zeros(3, n, device=hidden.device)
-    weight = effective_weight(lm_head)
     grad_hidden = torch.zeros_like(hidden) if gradient else None
-    step = max(1, CHUNK_ELEMENTS // weight.shape[0])
+    step = max(1, CHUNK_ELEMENTS // head.vocabulary)
     for start in range(0, len(rows), step):
-        r, c, y = rows[start : start + step], columns[start : start + step], targets[start : start + step]
-        logits = lm_head(hidden[r, c]).float()
+        r, c, y = rows[start : start + step], columns[start : start + step], labels[start : start + step]
+        logits = head.logits(hidden[r, c])
         lse = logits.logsumexp(-1)
         label_logit = logits.gather(-1, y[:, None])[:, 0]
         p = (logits - lse[:, None]).exp_()
@@ -70,6 +72,6 @@ def answer_statistics(
         sums.index_add_(1, r, torch.stack([lse - label_logit, el2n, entropy]))
         if grad_hidden is not None:
             p.scatter_add_(-1, y[:, None], torch.full_like(y[:, None], -1, dtype=p.dtype))
-            grad_hidden[r, c] = ((p / count[r, None]).to(weight.dtype) @ weight).to(hidden.dtype)
+            grad_hidden[r, c] = head.pull(p / count[r, None], logits).to(hidden.dtype)
     means = sums / count  # 0 / 0 is NaN: no label, no statistic
     return AnswerStatistics(means[0], means[1], means[2], count, grad_hidden)

@@ -17,14 +17,15 @@ SCALARS = (
     "n_answer_tokens",
     "n_tokens",
 )
-VECTORS = ("gradient", "embedding", "last_hidden_weighted")
+VECTORS = ("gradient", "embedding", "last_hidden_weighted", "instructed_vision")
 FEATURES = (*SCALARS, *VECTORS)
 BACKWARD = frozenset({"gradient", "grad_norm"})
 BLIND = frozenset({"blind_log_perplexity", "image_grounding"})
+COUNTED = frozenset({"n_answer_tokens", "n_tokens"})  # known from the tokens alone
 
 
 def gradient_layers(settings: FeatureSettings, n_layers: int) -> tuple[int, ...]:
-    """The decoder layers whose LoRA gradient is sketched, as sorted numbers.
+    """The decoder layers whose gradient is sketched, as sorted numbers.
 
     Raises:
         InputError: a layer that the model does not have.
@@ -36,21 +37,28 @@ def gradient_layers(settings: FeatureSettings, n_layers: int) -> tuple[int, ...]
     return tuple(sorted({_layer("features.layers", layer, n_layers) for layer in listed}))
 
 
-def embedding_layer(settings: FeatureSettings, n_layers: int) -> int:
-    """The decoder layer whose mean hidden state is the embedding.
+def embedding_layers(settings: FeatureSettings, n_layers: int) -> tuple[int, ...]:
+    """The decoder layers whose mean hidden states, side by side, are the embedding; in the order given.
 
     Raises:
-        InputError: a layer that the model does not have.
+        InputError: a layer that the model does not have, or one given twice.
     """
-    return _layer("features.embedding_layer", settings.embedding_layer, n_layers)
+    wanted = settings.embedding_layer
+    listed: Sequence[str | int] = wanted if isinstance(wanted, tuple) else (wanted,)
+    layers = tuple(_layer("features.embedding_layer", layer, n_layers) for layer in listed)
+    if len(set(layers)) != len(layers):
+        raise InputError(f"features.embedding_layer: got {list(listed)}, which names a layer twice; give each once")
+    return layers
 
 
 def check_features(names: Sequence[str]) -> tuple[str, ...]:
     """The names, each known and once, in the store's column order.
 
     Raises:
-        InputError: an unknown name, answered with the list.
+        InputError: an unknown name, answered with the list, or no name at all.
     """
+    if isinstance(names, str) or not names:
+        raise InputError(f"features: got {names!r}, expected a list of names out of {', '.join(FEATURES)}")
     unknown = [name for name in names if name not in FEATURES]
     if unknown:
         raise InputError(f"features: {unknown[0]!r} is not a feature; expected some of {', '.join(FEATURES)}")

@@ -1,20 +1,59 @@
-"""Signed-fold sketch of a long vector: random signs, a cyclic shift per chunk, and the sum of the chunks.
+"""Sketches: fixed random linear maps that shorten a gradient and keep inner products.
 
-For a vector g of length P and a sketch of length k, chunk c holds g[ck : (c+1)k]; with independent random signs and
-random shifts the sketch's inner products are unbiased estimates of the vectors' with the variance of a dense
-Rademacher projection (the paper's choice, arXiv 2410.10636, section 3), at O(P) time and no P x k matrix.
+`SignedFold` is the default: for a vector g of length P and a sketch of length k, chunk c holds g[ck : (c+1)k]; with
+independent random signs and random cyclic shifts the sum of the chunks' inner products are unbiased estimates of the
+vectors' with the variance of a dense Rademacher projection, at O(P) time and no P x k matrix. `Rademacher` is that
+projection, the paper's choice (arXiv 2410.10636, section 3), at O(Pk) time.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+BLOCK_ROWS = 256
+KEEP_ELEMENTS = 1 << 27
+
+
+class Sketch(Protocol):
+    """A fixed linear map from R^length to R^dim."""
+
+    length: int
+    dim: int
+
+    def __call__(self, parts: Iterable[Tensor]) -> Tensor:
+        """Sketch N vectors given as consecutive parts.
+
+        Args:
+            parts: tensors (N, p_1), (N, p_2), ... with sum(p) = length.
+
+        Returns:
+            (N, dim) float32.
+        """
+        ...
+
+
+def make_sketch(kind: str, length: int, dim: int, seed: int, device: torch.device | str = "cpu") -> Sketch:
+    """The sketch that ``features.sketch`` names.
+
+    Args:
+        kind: ``signed-fold`` or ``rademacher``.
+        length: P, the number of input coordinates.
+        dim: k, the number of sketch coordinates.
+        seed: the same seed gives the same map on every device.
+        device: where the vectors live.
+    """
+    if kind == "rademacher":
+        return Rademacher(length, dim, seed, device)
+    return SignedFold(length, dim, seed, device)
+
 
 class SignedFold:
-    """A fixed random linear map from R^length to R^dim.
+    """Random signs, a random cyclic shift per chunk of ``dim`` coordinates, and the sum of the chunks.
 
     Args:
         length: P, the number of input coordinates.
@@ -31,30 +70,21 @@ class SignedFold:
         self.shifts = torch.randint(0, dim, (-(-length // dim),), generator=generator).tolist()
 
     def __call__(self, parts: Iterable[Tensor]) -> Tensor:
-        """Sketch N vectors given as consecutive parts.
-
-        Args:
-            parts: tensors (N, p_1), (N, p_2), ... with sum(p) = length.
-
-        Returns:
-            (N, dim) float32.
-        """
+        """See `Sketch`."""
         out: Tensor | None = None
         position = 0
         for part in parts:
             if out is None:
                 out = torch.zeros(len(part), self.dim, dtype=torch.float32, device=part.device)
             done = 0
+            signed = part.float() * self.signs[position : position + part.shape[1]].float()
             while done < part.shape[1]:
                 chunk, inside = divmod(position, self.dim)
                 take = min(self.dim - inside, part.shape[1] - done)
-                piece = part[:, done : done + take].float() * self.signs[position : position + take]
-                self._add(out, piece, (inside + self.shifts[chunk]) % self.dim)
+                self._add(out, signed[:, done : done + take], (inside + self.shifts[chunk]) % self.dim)
                 done += take
                 position += take
-        if out is None or position != self.length:
-            raise ValueError(f"parts: got {position} coordinates, expected {self.length}")
-        return out
+        return _complete(out, position, self.length)
 
     def _add(self, out: Tensor, piece: Tensor, start: int) -> None:
         """Add a piece at a cyclic position."""
@@ -62,3 +92,67 @@ class SignedFold:
         out[:, start : start + head] += piece[:, :head]
         if head < piece.shape[1]:
             out[:, : piece.shape[1] - head] += piece[:, head:]
+
+
+class Rademacher:
+    """Dense projection by random signs over sqrt(dim).
+
+    The P x k signs are drawn in blocks of rows, each from its own seed, and drawn again at every call unless all of
+    them fit into ``keep`` numbers of one byte.
+
+    Args:
+        length: P, the number of input coordinates.
+        dim: k, the number of sketch coordinates.
+        seed: the same seed gives the same map on every device and for every ``keep``.
+        device: where the vectors live.
+        keep: most signs to hold in memory.
+    """
+
+    def __init__(
+        self, length: int, dim: int, seed: int, device: torch.device | str = "cpu", keep: int = KEEP_ELEMENTS
+    ) -> None:
+        self.length, self.dim, self.seed, self.device = length, dim, seed, device
+        n_blocks = -(-length // BLOCK_ROWS)
+        kept = length * dim <= keep
+        self._kept = [self._draw(block).to(device) for block in range(n_blocks)] if kept else None
+
+    def __call__(self, parts: Iterable[Tensor]) -> Tensor:
+        """See `Sketch`."""
+        out: Tensor | None = None
+        position = 0
+        current, signs = -1, torch.empty(0)
+        for part in parts:
+            if out is None:
+                out = torch.zeros(len(part), self.dim, dtype=torch.float32, device=part.device)
+            done = 0
+            while done < part.shape[1]:
+                block, inside = divmod(position, BLOCK_ROWS)
+                if block != current:
+                    current, signs = block, self._block(block)
+                take = min(BLOCK_ROWS - inside, part.shape[1] - done)
+                out.addmm_(part[:, done : done + take].float(), signs[inside : inside + take])
+                done += take
+                position += take
+        return _complete(out, position, self.length) / self.dim**0.5
+
+    def _block(self, block: int) -> Tensor:
+        signs = self._draw(block) if self._kept is None else self._kept[block]
+        return signs.to(self.device).float()
+
+    def _draw(self, block: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed_of(self.seed, "rademacher", block))
+        bits: Tensor = torch.randint(0, 2, (BLOCK_ROWS, self.dim), generator=generator, dtype=torch.int8)
+        signs: Tensor = bits.mul_(2).sub_(1)
+        return signs
+
+
+def seed_of(*parts: str | int) -> int:
+    """A seed for one purpose, from the run's seed and names."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def _complete(out: Tensor | None, position: int, length: int) -> Tensor:
+    if out is None or position != length:
+        raise ValueError(f"parts: got {position} coordinates, expected {length}")
+    return out

@@ -1,0 +1,279 @@
+"""All features of some rows with one checkpoint: one forward, one partial backward and one no-image forward at most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from liit.config import FeatureSettings
+from liit.errors import InputError
+from liit.features.adam import AdamState
+from liit.features.attention import InstructionAttention
+from liit.features.budget import TokenBudget
+from liit.features.gradients import GradientSource, LoraGradients
+from liit.features.hidden import attended_mean, masked_mean, position_weighted_mean
+from liit.features.losses import AnswerStatistics, answer_statistics, next_tokens
+from liit.features.narrow import answer_positions
+from liit.features.passes import Passes, states_after, user_positions
+from liit.features.plan import plan_passes
+from liit.features.report import ExtractionReport
+from liit.features.sketch import Sketch, make_sketch
+from liit.features.taps import only_scoring
+from liit.features.weights import WeightGradients
+from liit.model.batch import collate
+from liit.model.chat import Encoded
+from liit.model.lora import folded_adapter
+from liit.model.vision import BlankPixels, Pixels, VisionCache, VisionInputs
+from liit.model.vlm import VLM
+
+Done = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A row as the model sees it, and without its images (None for a text-only row)."""
+
+    row: Encoded
+    blind: Encoded | None
+
+
+class Extractor:
+    """Computes features of encoded rows with one checkpoint.
+
+    Args:
+        vlm: the model, with an adapter when gradients of its LoRA factors are asked for.
+        features: standard feature names.
+        settings: what changes their values.
+        vision: where vision inputs come from.
+        seed: of the gradient sketch; the same for every matrix that is to be compared.
+        optimizer_state: Adam's state, for gradients as it would step; see `AdamState`.
+        report: is counted into.
+
+    Raises:
+        InputError: a feature that this model or its adapter does not have.
+    """
+
+    def __init__(
+        self,
+        vlm: VLM,
+        features: Sequence[str],
+        settings: FeatureSettings,
+        vision: VisionInputs | None = None,
+        seed: int = 0,
+        *,
+        optimizer_state: Path | None = None,
+        report: ExtractionReport | None = None,
+    ) -> None:
+        self.vlm, self.settings, self.seed = vlm, settings, seed
+        self.plan = plan_passes(features, settings, vlm.text_config.num_hidden_layers)
+        self.features = self.plan.features
+        self.report = report if report is not None else ExtractionReport()
+        self.vision = vision if vision is not None else Pixels(vlm)
+        self.blank = BlankPixels(vlm) if settings.blind == "zeros" and self.plan.blind else None
+        self.budget = TokenBudget(settings.batch_tokens, self.report)
+        self.gradients, self.sketch, self.adam = self._gradient_parts(optimizer_state)
+        self.attention: InstructionAttention | None = None
+        if self.plan.instructed_vision:
+            self.attention = InstructionAttention(vlm.decoder_layers[0], vlm.path)
+        needs_head = self.plan.statistics or self.plan.blind or bool(self.plan.gradient_layers)
+        with only_scoring(vlm):
+            self.passes = Passes(vlm, head=needs_head)
+        if needs_head and self.passes.narrow is None:
+            self.report.note(f"the last layer runs at every position, because {self.passes.why_not_narrow}")
+
+    def _gradient_parts(self, state: Path | None) -> tuple[GradientSource | None, Sketch | None, AdamState | None]:
+        layers, settings, vlm = self.plan.gradient_layers, self.settings, self.vlm
+        if not layers:
+            return None, None, None
+        source: GradientSource
+        if settings.gradient_of == "weights":
+            if state is not None:
+                raise InputError("optimizer_state: a sketched weight gradient has no coordinates to precondition; "
+                                 "set features.gradient_of to lora")  # fmt: skip
+            source = WeightGradients(vlm, layers, settings.factor_width, self.seed)
+        else:
+            source = lora = LoraGradients(vlm, layers)
+        adam = None
+        if state is not None:
+            adam = AdamState(state, {name: p.shape for name, p in lora.parameters.items()}, vlm.device)
+        sketch = None
+        if "gradient" in self.features:
+            sketch = make_sketch(settings.sketch, source.length, settings.dim, self.seed, vlm.device)
+        return source, sketch, adam
+
+    @property
+    def model_calls(self) -> int:
+        """Forward passes so far."""
+        return self.report.model_calls
+
+    def __call__(self, twins: Sequence[Twin], done: Done | None = None) -> dict[str, np.ndarray]:
+        """Features of some rows, in their order, whatever the batches were.
+
+        Args:
+            twins: the rows.
+            done: called with the number of rows just finished.
+
+        Returns:
+            (N,) float32 per scalar and (N, d) float32 per vector.
+
+        Raises:
+            InputError: a row that does not fit into memory alone.
+        """
+        finished: Done = done if done is not None else lambda _: None
+        columns: dict[str, np.ndarray] = {
+            "n_tokens": np.asarray([len(twin.row) for twin in twins], dtype=np.float32),
+            "n_answer_tokens": np.asarray([twin.row.n_answer_tokens for twin in twins], dtype=np.float32),
+        }
+        with only_scoring(self.vlm), folded_adapter(self.vlm):
+            if self.plan.blind:
+                columns["blind_log_perplexity"] = self._blind(twins)
+            if self.plan.forward_layers:
+                self._with_images(columns, twins, finished)
+            else:
+                finished(len(twins))
+        if "image_grounding" in self.features:
+            columns["image_grounding"] = np.exp(columns["blind_log_perplexity"] - columns["log_perplexity"])
+        return {name: columns[name] for name in self.features}
+
+    def _with_images(self, columns: dict[str, np.ndarray], twins: Sequence[Twin], finished: Done) -> None:
+        rows = [twin.row for twin in twins]
+
+        def work(chosen: np.ndarray) -> None:
+            values = self._image_pass([rows[i] for i in chosen])
+            for name, value in values.items():
+                array = value.detach().float().cpu().numpy()
+                if name not in columns:
+                    columns[name] = np.zeros((len(rows), *array.shape[1:]), dtype=np.float32)
+                columns[name][chosen] = array
+            finished(len(chosen))
+
+        self.budget.run([(len(r), r.n_answer_tokens) for r in rows], work, [r.id for r in rows])
+
+    def _image_pass(self, rows: Sequence[Encoded]) -> dict[str, Tensor]:
+        plan, gradients = self.plan, self.gradients
+        batch = self._collate(rows, self.vision)
+        mask, targets = batch["attention_mask"], next_tokens(batch["labels"])
+        positions: Tensor | None = None
+        if plan.narrow:
+            positions, targets = answer_positions(targets)
+        users, vision = user_positions(batch, self.vlm.image_token_id)
+        watched = {*plan.embedding_layers, *([0] if self.attention is not None else [])}
+        out: dict[str, Tensor] = {}
+        with ExitStack() as stack:
+            states = stack.enter_context(states_after(self.passes.layers, watched))
+            stack.enter_context(self.attention.recording(users) if self.attention is not None else nullcontext())
+            stack.enter_context(gradients.recording() if gradients is not None else nullcontext())
+            stack.enter_context(torch.set_grad_enabled(gradients is not None))
+            hidden = self.passes.run(batch, plan.forward_layers, positions)
+            self._count(batch, plan.forward_layers, blind=False)
+            if plan.statistics or gradients is not None:
+                assert hidden is not None
+                statistics = answer_statistics(hidden, targets, self.passes.head, gradient=gradients is not None)
+                out.update(_scores(statistics))
+                if gradients is not None:
+                    out.update(self._gradient(gradients, hidden, statistics))
+            if plan.last_hidden:
+                assert hidden is not None
+                out["last_hidden_weighted"] = position_weighted_mean(hidden.detach(), mask)
+            if plan.embedding_layers:
+                out["embedding"] = torch.cat([masked_mean(states[layer], mask) for layer in plan.embedding_layers], 1)
+            if self.attention is not None:
+                attention = self.attention.result()
+                out["instructed_vision"] = attended_mean(states[0], attention, vision, self.settings.attention_mass)
+        return out
+
+    def _gradient(self, source: GradientSource, hidden: Tensor, statistics: AnswerStatistics) -> dict[str, Tensor]:
+        assert statistics.grad_hidden is not None
+        self.report.backward_calls += 1
+        squares = torch.zeros(len(hidden), device=hidden.device)
+
+        def parts() -> Any:
+            for part in source.per_sample(hidden, statistics.grad_hidden):  # type: ignore[arg-type]
+                squares.add_(part.squares)
+                yield part.values if self.adam is None else self.adam(part.name, part.values)
+
+        out: dict[str, Tensor] = {}
+        with torch.no_grad():
+            if self.sketch is not None:
+                out["gradient"] = self.sketch(parts())
+            else:
+                for _ in parts():
+                    pass
+            out["grad_norm"] = squares.sqrt()
+            no_label = statistics.n_answer_tokens == 0  # a missing value, not a gradient of zero
+            for value in out.values():
+                value[no_label] = torch.nan
+        return out
+
+    @torch.no_grad()
+    def _blind(self, twins: Sequence[Twin]) -> np.ndarray:
+        """Log-perplexity of the answer without the image; NaN where there is no image to take away.
+
+        Rows that are the same without their images (the same question and answer about two pictures) share a pass.
+        """
+        with_image = [i for i, twin in enumerate(twins) if twin.blind is not None]
+        blind = np.full(len(twins), np.nan, dtype=np.float32)
+        rows: list[Encoded] = []
+        owners: list[list[int]] = []
+        known: dict[tuple[bytes, bytes], int] = {}
+        for i in with_image:
+            row = twins[i].blind if self.blank is None else twins[i].row
+            assert row is not None
+            key = (row.input_ids.tobytes(), row.answer_mask.tobytes())
+            if self.blank is None and key in known:
+                owners[known[key]].append(i)
+                continue
+            known[key] = len(rows)
+            rows.append(row)
+            owners.append([i])
+        self.report.blind_rows += len(with_image)
+        self.report.shared_blind_rows += len(with_image) - len(rows)
+
+        def work(chosen: np.ndarray) -> None:
+            batch = self._collate([rows[i] for i in chosen], self.blank or self.vision)
+            positions, targets = answer_positions(next_tokens(batch["labels"]))
+            hidden = self.passes.run(batch, self.plan.n_layers, positions)
+            self._count(batch, self.plan.n_layers, blind=True)
+            assert hidden is not None
+            values = answer_statistics(hidden, targets, self.passes.head).log_perplexity.cpu().numpy()
+            for i, value in zip(chosen, values, strict=True):
+                blind[owners[i]] = value
+
+        self.budget.run([(len(r), r.n_answer_tokens) for r in rows], work, [r.id for r in rows])
+        return blind
+
+    def _collate(self, rows: Sequence[Encoded], vision: VisionInputs) -> dict[str, Tensor]:
+        """The rows as one batch; counts which of their images went through the tower."""
+        images = sum(len(row.images) for row in rows)
+        self.report.images += images
+        before = getattr(vision, "computed", 0)
+        batch = collate(self.vlm, rows, vision)
+        kept = isinstance(vision, VisionCache) and vision.frozen
+        self.report.tower_images += getattr(vision, "computed", 0) - before if kept else images
+        return batch
+
+    def _count(self, batch: dict[str, Tensor], layers: int, *, blind: bool) -> None:
+        report, tokens = self.report, int(batch["attention_mask"].sum())
+        report.layer_calls += layers
+        report.padded_tokens += batch["attention_mask"].numel()
+        if blind:
+            report.blind_calls += 1
+            report.blind_tokens += tokens
+        else:
+            report.image_calls += 1
+            report.tokens += tokens
+
+
+def _scores(statistics: AnswerStatistics) -> dict[str, Tensor]:
+    return {
+        "log_perplexity": statistics.log_perplexity,
+        "el2n": statistics.el2n,
+        "entropy": statistics.entropy,
+    }
