@@ -6,6 +6,7 @@ the instant the file gets its name. Whatever a killed writer left in the tables 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -94,6 +95,8 @@ def read_commit(folder: Path, version: int) -> Commit:
                 f"pool {str(folder.parent)!r} was written by an older liit (layout {found['format']}, this one reads "
                 f"{FORMAT}); make it anew: `liit ingest` the same files into another directory"
             )
+        if found.pop("sha256", None) not in (None, _digest(found)):
+            raise ValueError("its checksum differs")
         return Commit(**found)
     except InputError:
         raise
@@ -101,6 +104,11 @@ def read_commit(folder: Path, version: int) -> Commit:
         raise InputError(
             f"pool {str(folder.parent)!r}: commit file {path.name} is missing or damaged ({error})"
         ) from error
+
+
+def _digest(said: dict[str, Any]) -> str:
+    """Hash of what a commit says, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def write_commit(folder: Path, commit: Commit) -> None:
@@ -111,8 +119,9 @@ def write_commit(folder: Path, commit: Commit) -> None:
         commit: The commit.
     """
     part = folder / f"{commit.version:08d}.json.part"
+    said = asdict(commit)
     with part.open("w", encoding="utf-8") as file:
-        json.dump(asdict(commit), file, indent=1)
+        json.dump({**said, "sha256": _digest(said)}, file, indent=1)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())

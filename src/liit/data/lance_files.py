@@ -1,7 +1,8 @@
-"""The files of a Lance table: are they whole, and are they on the disk?
+"""The files of a Lance table: are they whole, are they on the disk, and are they still what was written?
 
 Lance may report success although a full disk cut a file short, and it leaves to the operating system when bytes reach
-the disk. A commit that names a table's version is only true when both are settled first.
+the disk. A commit that names a table's version is only true when both are settled first. Nor does it notice later that
+bytes have changed, so their sums are kept (`liit.data.checksums`).
 """
 
 from __future__ import annotations
@@ -12,18 +13,33 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from liit.data import checksums
 from liit.errors import InputError
 
 
+def check_manifest(uri: str, version: int) -> None:
+    """Compare the file that says what a version of a table is with its sum; Lance panics over some damaged ones.
+
+    Args:
+        uri: Directory of the table.
+        version: Of the table.
+
+    Raises:
+        InputError: It has changed since it was written.
+    """
+    checksums.compare(Path(uri), _manifests(Path(uri), version))
+
+
 def check_whole(table: Any) -> None:
-    """Compare the files of a table's version with the sizes that Lance noted, before they are read.
+    """Compare the files of a table's version with the sizes that Lance noted and with their sums, before they are read.
 
     Args:
         table: A `lance.LanceDataset`.
 
     Raises:
-        InputError: A file is missing, or shorter or longer than it was.
+        InputError: A file is missing, shorter or longer than it was, or its bytes have changed.
     """
+    files: list[Path] = []
     for fragment in table.get_fragments():
         for path, size in _files(Path(table.uri), fragment.metadata):
             found = path.stat().st_size if path.is_file() else None
@@ -33,6 +49,8 @@ def check_whole(table: Any) -> None:
                     f"table {str(table.uri)!r} is damaged: {path.name} {what}; "
                     "put it back from a backup, or go back with `liit pool restore`"
                 )
+            files.append(path)
+    checksums.compare(Path(table.uri), files)
 
 
 def settle_fragments(uri: str, fragments: Iterable[Any]) -> None:
@@ -65,18 +83,25 @@ def settle_version(table: Any, since: int = 0) -> None:
     if since:
         old = lance.dataset(table.uri, version=since)
         known = {path for fragment in old.get_fragments() for path, _ in _files(root, fragment.metadata)}
+    files = _manifests(root, table.version)
     for fragment in table.get_fragments():
         new = [path for path, _ in _files(root, fragment.metadata) if path not in known]
         if new:
             _settle(root, [fragment.metadata])
             if fragment.metadata.deletion_file is not None:
                 _read_back(fragment)
-    for name in (f"{(1 << 64) - 1 - table.version:020d}.manifest", f"{table.version}.manifest"):  # Lance's two ways
-        if (root / "_versions" / name).is_file():
-            sync_file(root / "_versions" / name)
-    for folder in ("_versions", "_deletions", "data"):
-        if (root / folder).is_dir():
-            sync_folder(root / folder)
+            files += new
+    for file in _manifests(root, table.version):
+        sync_file(file)
+    checksums.record(root, files)
+    for folder in (root, *(root / name for name in ("_versions", "_deletions", "data"))):
+        if folder.is_dir():
+            sync_folder(folder)
+
+
+def _manifests(root: Path, version: int) -> list[Path]:
+    names = (f"{(1 << 64) - 1 - version:020d}.manifest", f"{version}.manifest")  # Lance's two ways
+    return [file for name in names if (file := root / "_versions" / name).is_file()]
 
 
 def _settle(root: Path, fragments: Iterable[Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from liit.data.lance_files import check_whole
+from liit.data.lance_files import check_manifest, check_whole
 from liit.data.sample import ImageRef, Message, Sample
 from liit.errors import InputError
 
@@ -82,6 +82,7 @@ def open_table(pool: Path, name: str, version: int) -> Any:
     import lance
 
     try:
+        check_manifest(table_path(pool, name), version)
         table = lance.dataset(table_path(pool, name), version=version)
         check_whole(table)
         return table
