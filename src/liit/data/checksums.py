@@ -26,14 +26,15 @@ _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 _compared: dict[Path, tuple[int, int]] = {}
 
 
-def record(root: Path, files: Iterable[Path]) -> None:
+def record(root: Path, files: Iterable[Path], *, again: bool = False) -> None:
     """Note the sums of new files; those that are noted already are left alone.
 
     Args:
         root: The table's folder.
         files: Files in it; their bytes must be in place.
+        again: A file of the same name may have been there before: note its sum anew, the last line counts.
     """
-    noted = _read(root)
+    noted = {} if again else _read(root)
     new = [file for file in dict.fromkeys(files) if str(file.relative_to(root)) not in noted]
     if not new:
         return

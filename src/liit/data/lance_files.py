@@ -17,6 +17,31 @@ from liit.data import checksums
 from liit.errors import InputError
 
 
+def open_newest(root: Path) -> Any:
+    """Open a table at its newest version.
+
+    Args:
+        root: Directory of the table.
+
+    Returns:
+        The `lance.LanceDataset`.
+
+    Raises:
+        InputError: The file that says what the version is has changed since it was written, or cannot be read.
+    """
+    import lance
+
+    # Lance numbers them downwards from the largest number, or (old tables) upwards without leading zeros.
+    files = [file for file in (root / "_versions").glob("*.manifest") if file.stem.isdigit()]
+    newest = min(files, key=lambda file: (-len(file.stem), int(file.stem) * (1 if len(file.stem) == 20 else -1)))
+    checksums.compare(root, [newest])
+    try:
+        return lance.dataset(str(root))
+    except (ValueError, OSError) as error:
+        detail = " ".join(str(error).split())[:160]
+        raise InputError(f"table {str(root)!r} cannot be opened ({detail}); put it back from a backup") from error
+
+
 def check_manifest(uri: str, version: int) -> None:
     """Compare the file that says what a version of a table is with its sum; Lance panics over some damaged ones.
 
@@ -63,7 +88,9 @@ def settle_fragments(uri: str, fragments: Iterable[Any]) -> None:
     Raises:
         OSError: A file is shorter than what was written: most likely the disk is full.
     """
-    _settle(Path(uri), fragments)
+    root, fragments = Path(uri), list(fragments)
+    _settle(root, fragments)
+    checksums.record(root, [path for fragment in fragments for path, _ in _files(root, fragment)])
 
 
 def settle_version(table: Any, since: int = 0) -> None:
@@ -83,7 +110,7 @@ def settle_version(table: Any, since: int = 0) -> None:
     if since:
         old = lance.dataset(table.uri, version=since)
         known = {path for fragment in old.get_fragments() for path, _ in _files(root, fragment.metadata)}
-    files = _manifests(root, table.version)
+    files: list[Path] = []
     for fragment in table.get_fragments():
         new = [path for path, _ in _files(root, fragment.metadata) if path not in known]
         if new:
@@ -91,9 +118,12 @@ def settle_version(table: Any, since: int = 0) -> None:
             if fragment.metadata.deletion_file is not None:
                 _read_back(fragment)
             files += new
-    for file in _manifests(root, table.version):
-        sync_file(file)
     checksums.record(root, files)
+    if table.version != since:  # its number may have been given to a version that a killed writer left
+        manifests = _manifests(root, table.version)
+        for file in manifests:
+            sync_file(file)
+        checksums.record(root, manifests, again=True)
     for folder in (root, *(root / name for name in ("_versions", "_deletions", "data"))):
         if folder.is_dir():
             sync_folder(folder)

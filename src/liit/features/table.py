@@ -10,12 +10,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from liit.data import checksums
+from liit.data.lance_files import check_whole, open_newest, settle_fragments, settle_version
 from liit.errors import InputError
 from liit.features.key import FeatureKey
 from liit.features.settings import VECTORS
@@ -62,15 +65,14 @@ class FeatureTable:
 
     def dataset(self) -> Any:
         """The table as Lance sees it now, or None before the first append."""
-        import lance
-
-        return lance.dataset(str(self.path)) if has_table(self.path) else None
+        return open_newest(self.path) if has_table(self.path) else None
 
     def rows(self) -> pa.Table:
         """Id and content hash of every row, in the order in which they were written."""
         dataset = self.dataset()
         if dataset is None:
             return pa.table({"id": pa.array([], pa.string()), CONTENT: pa.array([], pa.string())})
+        check_whole(dataset)
         return dataset.to_table(columns=["id", CONTENT])
 
     def append(self, ids: Sequence[str], contents: Sequence[str], columns: Mapping[str, np.ndarray]) -> int:
@@ -87,34 +89,46 @@ class FeatureTable:
         Raises:
             InputError: a number that the type on disk cannot hold.
         """
-        import lance
-
         arrays: dict[str, pa.Array] = {"id": pa.array(list(ids), pa.string())}
         arrays[CONTENT] = pa.array(list(contents), pa.string())
         for name in self.names:
             arrays[name] = self._to_arrow(name, columns[name], ids)
         table = pa.table(arrays)
         table = table.replace_schema_metadata({KEY: json.dumps(self.key.as_dict(), sort_keys=False).encode()})
-        lance.write_dataset(table, str(self.path), mode="append" if has_table(self.path) else "create")
+        self._commit(table)
         return int(table.nbytes)
+
+    def _commit(self, rows: pa.Table) -> None:
+        """Append rows in one commit, which is not made before their file is whole: a disk may be full."""
+        import lance
+        from lance.fragment import write_fragments
+
+        before, path = self.version, str(self.path)
+        written = write_fragments(rows, path, schema=rows.schema, mode="append" if before else "create")
+        settle_fragments(path, written)
+        make = lance.LanceOperation.Append if before else partial(lance.LanceOperation.Overwrite, rows.schema)
+        settle_version(lance.LanceDataset.commit(path, make(written), read_version=before), since=before)
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove rows."""
-        dataset = self.dataset()
+        dataset, before = self.dataset(), self.version
         for start in range(0, len(ids), _DELETE_ROWS):
             listed = ", ".join("'" + sample.replace("'", "''") + "'" for sample in ids[start : start + _DELETE_ROWS])
             dataset.delete(f"id IN ({listed})")
+        settle_version(dataset, since=before)
 
     def destroy(self) -> None:
         """Remove the table; without versions it is no table any more, so they go first."""
         for folder in ("_versions", "_transactions", "_deletions", "_indices", "data"):
             shutil.rmtree(self.path / folder, ignore_errors=True)
+        (self.path / checksums.NAME).unlink(missing_ok=True)
 
     def read(self, name: str) -> np.ndarray:
         """One column over all rows: float32, or float16 where it is stored so."""
         dataset = self.dataset()
         if dataset is None:
             return np.zeros(0, dtype=np.float32)
+        check_whole(dataset)
         array = dataset.to_table(columns=[name])[name].combine_chunks()
         if isinstance(array, pa.ChunkedArray):  # zero chunks
             array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
