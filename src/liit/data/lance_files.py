@@ -124,9 +124,9 @@ def settle_version(table: Any, since: int = 0) -> None:
         for file in manifests:
             sync_file(file)
         checksums.record(root, manifests, again=True)
-    for folder in (root, *(root / name for name in ("_versions", "_deletions", "data"))):
-        if folder.is_dir():
-            sync_folder(folder)
+    for folder in ("_versions", "_deletions", "data"):
+        if (root / folder).is_dir():
+            sync_folder(root / folder)
 
 
 def _manifests(root: Path, version: int) -> list[Path]:
