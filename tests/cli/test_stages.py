@@ -218,7 +218,7 @@ REFUSED = [
     (["select", "random", "--pool", "pool", "--budget", "5", "--out", "x", "--option", "k"], "expected name=value"),
     (["select", "random", "--pool", "pool", "--budget", "5", "--out", "x", "--option", "k=3"], "unknown option 'k'"),
     (["select", "random", "--pool", "pool", "--budget", "5", "--out", "x", "--option", "k=["], "--option k=["),
-    (["select", "random", "--pool", "pool", "--budget", "5", "--out", "x", "--to", "csv"], "--to: got 'csv'"),
+    (["select", "random", "--pool", "pool", "--budget", "5", "--out", "x", "--to", "csv"], "format: 'csv' is not known"),
     (["select", "random", "--pool", "pool", "--budget", "5", "--out", "x", "--write", "no/a.json"], "no folder"),
     (["prune", "--pool", "pool", "--features", "features", "--labels", "no", "--keep", "5", "--out", "x"], "labels: "),
     (["prune", "--pool", "pool", "--features", "features", "--labels", "c", "--keep", "5", "--out", "x"], "labels: "),
@@ -245,7 +245,7 @@ REFUSED = [
     (["evaluate", "--config", "c/continuum.yaml", "--out", "x", "--adapter", "c"], "adapter: "),
     (["extract", "--config", "c/continuum.yaml", "--pool", "pool", "--out", "x", "--adapter", "c"], "adapter: "),
     (["extract", "--config", "c/none.yaml", "--pool", "pool", "--out", "x"], "none.yaml"),
-    (["ingest", "c/none.json", "--pool", "x"], "there is no file"),
+    (["ingest", "c/none.json", "--pool", "x"], "does not exist"),
     (["report", "c"], "is not a run directory"),
 ]  # fmt: skip
 

@@ -31,7 +31,7 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 def main() -> NoReturn:
     """Run a command and leave with its exit code."""
     try:
-        from liit.cli import lists, runs, stage_commands  # noqa: F401 (imported to be registered)
+        from liit.cli import lists, pool_commands, runs, stage_commands  # noqa: F401 (imported to be registered)
 
         app()
     except InputError as error:

@@ -15,35 +15,77 @@ from liit.model.quiet import quiet_libraries
 
 Config = Annotated[Path, typer.Option("--config", help="Continuum file that gives model and settings.")]
 PoolPath = Annotated[Path, typer.Option("--pool", help="Directory of the pool.")]
+FEATURES = "gradient,embedding,log_perplexity,el2n,entropy,image_grounding,grad_norm"
 Adapter = Annotated[Path | None, typer.Option(help="Adapter to start from; none: the base model.")]
 
 
 @app.command()
 def ingest(
-    data: Annotated[Path, typer.Argument(help="The dataset file.")],
+    data: Annotated[Path, typer.Argument(help="The dataset: a file, a folder, or a pattern such as 'shard-*.tar'.")],
     pool: PoolPath,
-    format: Annotated[str, typer.Option(help="How the file is written: llava-json or messages.")] = "llava-json",
+    format: Annotated[str, typer.Option(help="How it is written; see docs/formats.md.")] = "llava-json",
     source: Annotated[str | None, typer.Option(help="Name of the dataset; the file's name unless given.")] = None,
     images: Annotated[Path | None, typer.Option(help="Folder that image paths start from; the file's own.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad row.")] = False,
+    embed_images: Annotated[
+        bool, typer.Option("--embed-images", help="Copy the images into the pool, so that it needs no other file.")
+    ] = False,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Let image paths lead out of the folder; for files you trust.")
+    ] = False,
+    skill_key: Annotated[str, typer.Option(help="Key of a row's skill label.")] = "skill",
+    rename: Annotated[
+        bool, typer.Option("--rename", help="Give rows whose id belongs to other content a new id.")
+    ] = False,
+    against: Annotated[
+        list[Path] | None, typer.Option(help="Evaluation data, to say what of it the pool has too. Repeatable.")
+    ] = None,
+    against_format: Annotated[str | None, typer.Option(help="How that is written; as --format unless given.")] = None,
+    message: Annotated[str, typer.Option("--message", "-m", help="For the pool's log.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Take a dataset file into a pool, setting bad rows aside.
+    """Take a dataset into a pool, setting bad rows aside.
 
-    Rows set aside are counted by reason; the pool keeps them in its quarantine.
+    Rows set aside are counted by reason; liit pool show POOL --quarantine lists them.
     """
     from dataclasses import asdict
 
+    from liit.cli.ingest_bar import ingest_bar
+    from liit.data.ingest import Dataset, read_samples
     from liit.data.ingest import ingest as ingest_file
+    from liit.data.leaks import find_leaks
     from liit.data.pool import Pool
     from liit.lifelong.rundir import nothing_left_of
 
-    if not data.is_file():
-        raise InputError(f"data: there is no file {str(data)!r}; expected a dataset file")
-    with nothing_left_of(pool):
+    name = source or (data.name if data.is_dir() else data.stem)
+    files = Dataset(data, format, name, images).files
+    evaluation = {
+        str(path): read_samples(Dataset(path, against_format or format, path.stem, allow_outside=allow_outside))
+        for path in against or ()
+    }
+    with nothing_left_of(pool), ingest_bar(console(as_json), name, files) as (rows, read):
         opened = Pool.open_or_create(pool)
-        report = ingest_file(opened, data, format, source or data.stem, image_root=images, strict=strict)
-    facts(asdict(report), as_json)
+        report = ingest_file(
+            opened, data, format, name, images, skill_key, strict, allow_outside, embed_images=embed_images,
+            id_conflict="rename" if rename else "quarantine", message=message, progress=rows, progress_bytes=read,
+        )  # fmt: skip
+    result = asdict(report)
+    if evaluation:
+        leaks = find_leaks(opened, {path: samples for path, (samples, _) in evaluation.items()})
+        unread = sum(bad for _, bad in evaluation.values())
+        result |= {"leaks": leaks if as_json else _leaks_in_words(leaks), "evaluation_rows_unread": unread}
+    facts(result, as_json)
+
+
+def _leaks_in_words(leaks: dict[str, Any]) -> str:
+    if not leaks["by_skill"]:
+        return f"none in {leaks['evaluation_rows']} rows and {leaks['evaluation_images']} images"
+    each = ", ".join(
+        f"{path}: {found['leaked_rows']} of {found['rows']} rows, {found['leaked_images']} of {found['images']} images"
+        for path, found in leaks["by_skill"].items()
+    )
+    first = leaks["examples"][0]
+    return f"{each}; first: {first['what']} of {first['evaluation']!r} in training row {first['training']!r}"
 
 
 @app.command()
@@ -51,25 +93,35 @@ def extract(
     config: Config,
     pool: PoolPath,
     out: Annotated[Path, typer.Option(help="Directory of the feature store.")],
-    features: Annotated[
-        str, typer.Option(help="Feature names, separated by commas.")
-    ] = "gradient,embedding,log_perplexity,el2n,entropy,image_grounding,grad_norm",
+    features: Annotated[str, typer.Option(help="Feature names, separated by commas.")] = FEATURES,
     adapter: Adapter = None,
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
     """Compute features of a pool's samples with one checkpoint."""
     bench, reporter = _bench(config, settings, as_json)
+    from dataclasses import asdict
+
     from liit.data.pool import Pool
+    from liit.doctor import compare, watched
+    from liit.doctor.examine import examine_step
+    from liit.doctor.text import compared_lines
+    from liit.features import ExtractionReport
     from liit.lifelong import stages
 
     samples = [sample for batch in Pool.open(pool).scan() for sample in batch]
     refused = stages.refused_rows(bench, samples)
     fitting = [sample for sample in samples if sample.id not in refused]
     names = [name.strip() for name in features.split(",") if name.strip()]
-    with reporter.stage(None, pool.name, "extract", len(fitting)) as progress:
-        result = stages.extract_step(bench, adapter, fitting, names, out, progress)
-    facts({**result, "refused": len(refused), "features_at": str(out)}, as_json)
+    prediction = examine_step(bench, adapter, fitting, names, out)
+    report = ExtractionReport()
+    with reporter.stage(None, pool.name, "extract", len(fitting)) as progress, watched(bench.vlm.device) as watch:
+        result = stages.extract_step(bench, adapter, fitting, names, out, progress, report)
+    compared = compare(prediction, report, watch)
+    for line in compared_lines(compared):
+        reporter.say(line)
+    measured = {"prediction": [asdict(row) for row in compared]} if as_json else {}
+    facts({**result, "refused": len(refused), "features_at": str(out), **measured}, as_json)
 
 
 @app.command()
@@ -83,16 +135,22 @@ def select(
     options: Annotated[
         list[str] | None, typer.Option("--option", help="Selector option, e.g. k=20 or expert=mixture. Repeatable.")
     ] = None,
-    to: Annotated[str, typer.Option(help="Format of the written-back selection.")] = "llava-json",
-    write: Annotated[Path | None, typer.Option("--write", help="Also write the chosen rows there.")] = None,
+    rows: Annotated[
+        Path | None, typer.Argument(help="Also write the chosen rows there: .json, .jsonl, .parquet or .tar.")
+    ] = None,
+    to: Annotated[str, typer.Option(help="Format of these rows; see docs/formats.md.")] = "llava-json",
+    write: Annotated[Path | None, typer.Option("--write", help="The same as ROWS.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Choose samples and say why."""
     from collections import ChainMap
+    from dataclasses import asdict
 
     import numpy as np
 
     from liit.config.yaml_text import read_yaml
+    from liit.data.export import check_target
+    from liit.data.formats import get_format
     from liit.data.pool import Pool
     from liit.features.store import FeatureStore
     from liit.lifelong.stages import write_selection
@@ -100,10 +158,12 @@ def select(
 
     if budget <= 0:
         raise InputError(f"--budget: got {budget}, expected a positive number of samples")
-    if to != "llava-json":
-        raise InputError(f"--to: got {to!r}, expected llava-json")
-    if write is not None and not write.parent.is_dir():
-        raise InputError(f"--write: there is no folder {str(write.parent)!r}")
+    if rows is not None and write is not None:
+        raise InputError(f"--write: the rows go to {str(rows)!r} already; name one file")
+    write = rows or write
+    get_format(to)
+    if write is not None:
+        check_target(write, to)
     opened = Pool.open(pool)
     given: dict[str, Any] = {}
     for option in options or ():
@@ -126,7 +186,8 @@ def select(
     result = write_selection(selection, method, budget, opened, candidates, out)
     left = len(opened) - len(candidates)
     if write is not None:
-        opened.to_llava_json(write, [str(sample) for sample in selection.ids])
+        written = asdict(opened.write(write, [str(sample) for sample in selection.ids], to))
+        result |= {"written": {name: written[name] for name in ("rows", "verbatim", "converted", "images")}}
     facts({**result, "without_features": left, "selection": str(out / "selection.parquet")}, as_json)
 
 

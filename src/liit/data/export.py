@@ -71,11 +71,7 @@ def write_rows(
             is gone, or the file cannot be written.
     """
     path = Path(path)
-    found = get_format(format)
-    kind = container_of(path)
-    if path.suffix.lower() not in kind.suffixes or kind.name not in found.containers or path.suffix.endswith("gz"):
-        suffixes = [s for name in found.containers for s in CONTAINERS[name].suffixes if not s.endswith("gz")]
-        raise InputError(f"path: {path.name!r} does not suit {format}; expected a name that ends in {_or(suffixes)}")
+    found, kind = check_target(path, format)
     table = _rows(pool, ids)
     part = path.with_name(f".part-{path.name}")  # with the suffix, which says the kind of file
     try:
@@ -92,6 +88,28 @@ def write_rows(
         with suppress(OSError):
             part.unlink(missing_ok=True)
     return WriteReport(len(work.ids), work.verbatim, len(work.ids) - work.verbatim, work.images)
+
+
+def check_target(path: Path, format: str) -> tuple[Format, Container]:
+    """Whether rows of a format can be written to a file, before there are any.
+
+    Args:
+        path: The file.
+        format: The format's name.
+
+    Returns:
+        The format, and the kind of file that the suffix names.
+
+    Raises:
+        InputError: There is no such format or folder, or the suffix does not suit the format.
+    """
+    found, kind = get_format(format), container_of(path)
+    if path.suffix.lower() not in kind.suffixes or kind.name not in found.containers or path.suffix.endswith("gz"):
+        suffixes = [s for name in found.containers for s in CONTAINERS[name].suffixes if not s.endswith("gz")]
+        raise InputError(f"path: {path.name!r} does not suit {format}; expected a name that ends in {_or(suffixes)}")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"path: {str(path)!r} cannot be written: there is no folder {str(path.parent)!r}")
+    return found, kind
 
 
 def _rows(pool: Snapshot, ids: Iterable[str]) -> Any:

@@ -180,6 +180,18 @@ class Dataset:
                 yield file, form, rows, before
 
 
+def read_samples(dataset: Dataset) -> tuple[list[Sample], int]:
+    """The samples of a dataset, without a pool, and how many of its rows are bad; all are in memory."""
+    with dataset.reader() as reader:
+        found = [
+            sample
+            for file, form, rows, _ in dataset.batches()
+            for sample in reader.read(rows, container_of(file), form)
+        ]
+    samples = [sample for sample in found if isinstance(sample, Sample)]
+    return samples, len(found) - len(samples)
+
+
 class _Ingest:
     """One ingest call: puts samples into the pool, bad rows into quarantine, and keeps count."""
 

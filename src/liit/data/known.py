@@ -30,6 +30,7 @@ Kind = Literal["ids", "contents", "pruned", "images", "aside"]
 NAME = "known.sqlite"
 _KINDS: tuple[Kind, ...] = ("ids", "contents", "pruned", "images", "aside")
 _CACHE = 64 << 20
+_PAGE = 8192
 _ASK = 512
 _QUESTION = {kind: f"SELECT key, value FROM {kind} WHERE key IN ({', '.join('?' * _ASK)})" for kind in _KINDS}  # noqa: S608 (our names)
 
@@ -82,7 +83,7 @@ class KnownRows:
 
     def _open(self) -> None:
         self._db = sqlite3.connect(self._file, isolation_level=None, cached_statements=32)
-        self._db.execute("PRAGMA page_size = 8192")
+        self._db.execute(f"PRAGMA page_size = {_PAGE}")
         self._db.execute(f"PRAGMA cache_size = {-_CACHE // 1024}")
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._db.execute("PRAGMA synchronous = NORMAL")
@@ -175,8 +176,17 @@ def _as_os_error(file: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_READONLY or code == sqlite3.SQLITE_CANTOPEN:
             raise InputError(f"pool {str(file.parent)!r} cannot be written to: {file.name}: {error}") from error
-        number = errno.ENOSPC if code == sqlite3.SQLITE_FULL else errno.EIO
+        number = errno.ENOSPC if code == sqlite3.SQLITE_FULL else _why_not_written(file)
         raise OSError(number, f"{os.strerror(number)} ({error})", str(file)) from error
+
+
+def _why_not_written(file: Path) -> int:
+    """SQLite keeps to itself why the system refused: a limit on the size of files, or the disk."""
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = file.stat().st_size if file.is_file() else 0
+    return errno.EFBIG if limit != resource.RLIM_INFINITY and size + 2 * _PAGE > limit else errno.EIO
 
 
 def digests_of(ids: Sequence[str]) -> list[bytes]:
