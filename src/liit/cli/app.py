@@ -5,13 +5,12 @@ Exit codes: 0 done; 2 the user's input is wrong (one line); 1 anything else.
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
 from typing import NoReturn
 
 import typer
 
+from liit.cli.problems import disk_problem
 from liit.errors import InputError
 from liit.lifelong.parallel import JobError
 
@@ -25,7 +24,6 @@ app = typer.Typer(
 )
 
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 def main() -> NoReturn:
@@ -44,31 +42,12 @@ def main() -> NoReturn:
         raise
     except JobError as error:
         _stop(f"error: {error}", 1)
-    except Exception as error:
+    except BaseException as error:  # Lance's panics are no Exception
         reason = disk_problem(error)
         if reason is None:
             raise
         _stop(f"error: {reason}; what is complete stays: mend that, then give the same command again", 1)
     sys.exit(0)
-
-
-def disk_problem(error: BaseException) -> str | None:
-    """Say what the operating system said, when that is why a command failed; the libraries wrap it in their own errors.
-
-    Args:
-        error: what ended the command.
-
-    Returns:
-        The system's words and the file, or None when the error is of another kind.
-    """
-    if isinstance(error, OSError) and error.errno is not None:
-        where = f": {error.filename}" if error.filename else ""
-        return f"{os.strerror(error.errno)}{where}"
-    said = str(error)
-    found = [os.strerror(code) for code in _DISK if os.strerror(code) in said or f"os error {code})" in said]
-    if found:
-        return found[0]
-    return f"a table on disk cannot be read ({said[:200]})" if "LanceError(IO)" in said else None
 
 
 def _stop_by_user() -> NoReturn:
