@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from liit.selection import _experts, allocate, experts, register_expert, score_entropy, select
 from liit.selection._experts import built_in_experts
@@ -46,6 +48,23 @@ def test_rescaling_a_score_never_changes_the_expert(make_features: Callable[...,
             rescaled = features | {name: factor * features[name] + shift}
             found = select("adapt-inf", rescaled, 100, k=5).info["clusters"]
             assert [c["expert"] for c in found] == expected
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 10**6),
+    name=st.sampled_from(built_in_experts()),
+    factor=st.floats(1e-3, 1e3),
+    sign=st.sampled_from([-1.0, 1.0]),
+    shift=st.floats(-10.0, 10.0),
+)
+def test_no_affine_rescaling_of_any_score_changes_any_expert(
+    seed: int, name: str, factor: float, sign: float, shift: float, make_features: Callable[..., Features]
+) -> None:
+    features = make_features(300, seed)
+    rescaled = features | {name: sign * factor * (features[name] + shift)}
+    first, second = (select("adapt-inf", f, 50, k=3).info["clusters"] for f in (features, rescaled))
+    assert [c["expert"] for c in second] == [c["expert"] for c in first]
 
 
 def test_an_expert_missing_for_most_of_a_cluster_is_not_offered_there(make_features: Callable[..., Features]) -> None:
@@ -168,3 +187,41 @@ def test_official_compatibility_leaves_outliers_out_of_the_entropy(make_features
         for c in (None, "official")
     ]
     assert bits[0] > bits[1] == 0.0
+
+
+def official_entropy(scores: np.ndarray) -> float:
+    """The paper's entropy with the official choice: what lies beyond 4 standard deviations is in no bin."""
+    z = (scores - scores.mean()) / scores.std()
+    counts = np.histogram(z[np.abs(z) < 4], bins=50, range=(-4, 4))[0]
+    p = counts[counts > 0] / counts.sum()
+    return float(-(p * np.log2(p)).sum())
+
+
+def test_official_entropies_are_those_of_the_scores_within_the_bins(make_features: Callable[..., Features]) -> None:
+    features = make_features(400, 11)
+    for name in built_in_experts():
+        features[name] = np.random.default_rng(len(name)).standard_t(3, size=400)
+    clusters = select("adapt-inf", features, 90, k=3, compat="official")
+    for c, entry in enumerate(clusters.info["clusters"]):
+        members = clusters.labels == c
+        for name in built_in_experts():
+            scores = features[name][members].astype(np.float32).astype(np.float64)
+            assert entry["entropies"][name] == pytest.approx(official_entropy(scores), abs=1e-9)
+
+
+def test_rank_average_deals_with_ties_and_gaps_as_scipys_ranks_do(make_features: Callable[..., Features]) -> None:
+    from scipy.stats import rankdata
+
+    rng = np.random.default_rng(4)
+    features: Features = {"gradient": rng.normal(size=(60, 3))}
+    for name in ("el2n", "entropy", "grad_norm"):
+        features[name] = rng.integers(8, size=60).astype(float)
+        features[name][rng.permutation(60)[:12]] = np.nan
+    ranks = np.array(
+        [
+            (rankdata(features[name], nan_policy="omit") - 1) / ((~np.isnan(features[name])).sum() - 1)
+            for name in ("el2n", "entropy", "grad_norm")
+        ]
+    )
+    selection = select("adapt-inf", features, 60, expert="rank-average", k=1)
+    assert np.allclose(selection.table["score"].to_numpy(), np.nanmean(ranks, axis=0), equal_nan=True)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -79,3 +81,34 @@ def test_weighted_shares_follow_the_weights_and_pass_on_what_does_not_fit() -> N
 def test_bad_weights_are_refused(weights: list[float]) -> None:
     with pytest.raises(ValueError, match="weights"):
         allocate_weighted([1, 2], weights, 1)
+
+
+def weighted_by_the_rule(sizes: list[int], weights: list[int], total: int) -> list[int]:
+    """In exact fractions: whoever cannot take its part gives all, and the others' parts are worked out again."""
+    left = min(total, sum(sizes))
+    out: dict[int, int] = {}
+    while True:
+        open_ = [i for i in range(len(sizes)) if i not in out and weights[i] and sizes[i]]
+        mass = sum(weights[i] for i in open_)
+        part = {i: Fraction(left * weights[i], mass) for i in open_}
+        full = [i for i in open_ if part[i] >= sizes[i]]
+        if not full or not left:
+            break
+        out |= {i: sizes[i] for i in full}
+        left -= sum(sizes[i] for i in full)
+    if left and open_:
+        floors = {i: int(part[i]) for i in open_}
+        over = left - sum(floors.values())
+        lucky = sorted(open_, key=lambda i: (-(part[i] - floors[i]), i))[:over]
+        out |= {i: floors[i] + (i in lucky) for i in open_}
+        left = 0
+    shares = [out.get(i, 0) for i in range(len(sizes))]
+    extra = water_filled_one_by_one([s - o for s, o in zip(sizes, shares, strict=True)], left)
+    return [o + e for o, e in zip(shares, extra, strict=True)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 9)), max_size=9), st.integers(0, 300))
+def test_weighted_shares_equal_the_rule_in_exact_fractions(pairs: list[tuple[int, int]], total: int) -> None:
+    sizes, weights = [p[0] for p in pairs], [p[1] for p in pairs]
+    found = allocate_weighted(np.array(sizes, dtype=np.int64), weights, total)
+    assert found.tolist() == weighted_by_the_rule(sizes, weights, total)

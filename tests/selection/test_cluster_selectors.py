@@ -39,6 +39,16 @@ def test_earlier_means_the_smaller_id(pool: Any) -> None:
     assert found.rows.tolist() == semantic_prune(x, labels, 70, order=np.arange(160)[::-1]).tolist()
 
 
+def test_with_centroid_order_the_least_typical_of_two_twins_stays(pool: Any) -> None:
+    x, labels = pool
+    _, cosine = density_reference(x, labels)
+    found = select("semdedup", {"embedding": x}, 70, labels=labels, order="centroid")
+    assert found.rows.tolist() == semantic_prune(x, labels, 70, order=np.argsort(cosine)).tolist()
+    assert found.rows.tolist() != select("semdedup", {"embedding": x}, 70, labels=labels).rows.tolist()
+    with pytest.raises(ValueError, match="order must be one of arrival, centroid"):
+        select("semdedup", {"embedding": x}, 70, order="random")
+
+
 def density_reference(x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     u = unit(x.astype(float))
     centres = unit(np.stack([u[labels == c].mean(axis=0) for c in range(4)]))
@@ -47,19 +57,31 @@ def density_reference(x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np
     return intra * inter, np.array([u[i] @ centres[labels[i]] for i in range(len(u))])
 
 
+def shares_by_the_rule(sizes: np.ndarray, weights: np.ndarray, total: int) -> list[int]:
+    """Parts in proportion; a cluster that is smaller than its part gives all and the others' parts are raised."""
+    shares, open_ = np.zeros(len(sizes), int), np.ones(len(sizes), bool)
+    while True:
+        part = (total - shares[~open_].sum()) * weights / weights[open_].sum()
+        full = open_ & (part >= sizes)
+        if not full.any():
+            break
+        shares[full], open_ = sizes[full], open_ & ~full
+    shares[open_] = np.floor(part[open_])
+    by_remainder = sorted(np.flatnonzero(open_), key=lambda c: -(part[c] - np.floor(part[c])))
+    for c in by_remainder[: total - shares.sum()]:
+        shares[c] += 1
+    return shares.tolist()
+
+
+@pytest.mark.parametrize("budget", [30, 90, 140])
 @pytest.mark.parametrize("compat", [None, "official"])
-def test_density_shares_and_rows_follow_the_formula(pool: Any, compat: str | None) -> None:
+def test_density_shares_and_rows_follow_the_formula(pool: Any, compat: str | None, budget: int) -> None:
     x, labels = pool
     complexity, cosine = density_reference(x, labels)
     weights = complexity if compat else np.exp(complexity / TAU)
-    found = select("density", {"embedding": x}, 30, labels=labels, compat=compat)
-    shares = np.array([c["budget"] for c in found.info["clusters"]])
-    sizes = np.bincount(labels)
-    exact = 30 * weights / weights.sum()
-    uncapped = exact < sizes
-    assert shares.sum() == 30
-    assert (shares <= sizes).all()
-    assert (np.abs(shares - exact)[uncapped] <= np.where(uncapped.all(), 1.0, 30.0)).all()
+    found = select("density", {"embedding": x}, budget, labels=labels, compat=compat)
+    shares = [c["budget"] for c in found.info["clusters"]]
+    assert shares == shares_by_the_rule(np.bincount(labels), weights, budget)
     for c, share in enumerate(shares):
         members = np.flatnonzero(labels == c)
         expected = members[np.argsort(cosine[members])[:share]]
@@ -84,7 +106,8 @@ def greedy_reference(u: np.ndarray, share: int) -> list[int]:
     return chosen
 
 
-def test_coincide_follows_the_formula(pool: Any) -> None:
+@pytest.mark.parametrize("compat", [None, "official"])
+def test_coincide_follows_the_formula(pool: Any, compat: str | None) -> None:
     x, labels = pool
     u = unit(x.astype(float))
     centres = unit(np.stack([u[labels == c].mean(axis=0) for c in range(4)]))
@@ -94,9 +117,14 @@ def test_coincide_follows_the_formula(pool: Any) -> None:
         others = [cosine[c, o] for o in range(4) if o != c and cosine[c, o] <= 0.9]
         transfer.append(np.mean(others))
         rows = u[labels == c]
-        pairs = [np.exp(-((a - b) ** 2).sum() / 2) for i, a in enumerate(rows) for j, b in enumerate(rows) if i != j]
+        pairs = [
+            np.exp(-((a - b) ** 2).sum() / 2)
+            for i, a in enumerate(rows)
+            for j, b in enumerate(rows)
+            if compat or i != j
+        ]
         dense.append(np.mean(pairs))
-    found = select("coincide", {"embedding": x}, 40, labels=labels)
+    found = select("coincide", {"embedding": x}, 40, labels=labels, compat=compat)
     entries = found.info["clusters"]
     assert [e["transferability"] for e in entries] == pytest.approx(transfer, abs=1e-6)
     assert [e["density"] for e in entries] == pytest.approx(dense, abs=1e-6)

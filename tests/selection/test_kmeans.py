@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from liit.selection import spherical_kmeans
 from liit.selection.blocks import UnitRows, product
-from liit.selection.kmeans import cluster, elbow
+from liit.selection.kmeans import _seed_chain, cluster, elbow
 
 
 def planted(n: int, skills: int, dim: int = 24, noise: float = 0.25, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -123,3 +126,92 @@ def test_unit_rows_survive_values_whose_squares_do_not_fit() -> None:
     assert np.allclose(rows.unit(slice(0, 4)), [[0.6, 0.8], [0.6, 0.8], [0, 0], [0.6, 0.8]])
     with pytest.raises(ValueError, match="gradient has infinite"):
         UnitRows(np.array([[np.inf, 1.0]]), "gradient")
+
+
+def slow_lloyd(u: np.ndarray, seeds: np.ndarray, spherical: bool) -> np.ndarray:
+    """Lloyd's algorithm by its definition, one row and one centroid at a time, until nothing moves."""
+    centroids, labels = u[seeds].copy(), np.full(len(u), -1)
+    for _ in range(100):
+        new = np.array([min(range(len(seeds)), key=lambda c: ((row - centroids[c]) ** 2).sum()) for row in u])
+        if (new == labels).all():
+            break
+        labels = new
+        for c in range(len(seeds)):
+            mean = u[labels == c].mean(axis=0)
+            centroids[c] = mean / np.linalg.norm(mean) if spherical else mean
+    return labels
+
+
+@pytest.mark.parametrize("spherical", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_from_the_same_seeds_it_ends_where_lloyds_algorithm_ends(seed: int, spherical: bool) -> None:
+    x, _ = planted(150, 5, dim=4, noise=0.4, seed=seed)
+    rows = UnitRows(x, "x")
+    found = cluster(rows, k=4, seed=seed, spherical=spherical)
+    chain = _seed_chain(rows.unit(slice(0, 150)), 4, np.random.default_rng([seed, 0x6B]))
+    labels = slow_lloyd(unit(x), chain, spherical)
+    inertia = sum(((unit(x)[labels == c] - found.centroids[i]) ** 2).sum() for i, c in enumerate(by_size(labels)))
+    # the last move of less than a thousandth of the inertia is not made
+    assert found.curve[0]["inertia"] == pytest.approx(inertia, rel=5e-3)
+    same = (found.labels == np.argsort(by_size(labels))[labels]).mean()
+    assert same > 0.97
+
+
+def by_size(labels: np.ndarray) -> np.ndarray:
+    return np.argsort(-np.bincount(labels), kind="stable")
+
+
+def test_the_next_seed_leaves_the_least_inertia_of_the_candidates_drawn() -> None:
+    """Greedy k-means++ (Grunau et al. 2023), with its random numbers drawn again."""
+    u = unit(np.random.default_rng(5).normal(size=(80, 5))).astype(np.float32)
+    chain = _seed_chain(u, 6, np.random.default_rng(11))
+    rng = np.random.default_rng(11)
+    seeds = [int(rng.integers(80))]
+    while len(seeds) < 6:
+        nearest = np.array([min(((row - u[s]) ** 2).sum() for s in seeds) for row in u.astype(float)])
+        steps = np.cumsum(nearest) / nearest.sum()
+        candidates = sorted({int((steps <= r).sum()) for r in rng.random(8)})
+        left = [np.minimum(nearest, ((u.astype(float) - u[c]) ** 2).sum(axis=1)).sum() for c in candidates]
+        seeds.append(candidates[int(np.argmin(left))])
+    assert chain.tolist() == seeds
+
+
+@given(st.lists(st.integers(0, 1000), min_size=3, max_size=12), st.integers(0, 10**6))
+def test_elbow_is_farthest_from_the_chord(drops: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sizes = np.cumsum(rng.integers(1, 9, size=len(drops)))
+    inertia = 1.0 + np.cumsum(drops[::-1])[::-1]
+    if inertia[0] == inertia[-1]:
+        assert elbow(sizes.tolist(), inertia.tolist()) == 0
+        return
+    x = (sizes - sizes[0]) / (sizes[-1] - sizes[0])
+    y = (inertia - inertia[-1]) / (inertia[0] - inertia[-1])
+    below = (1.0 - x - y) / np.sqrt(2.0)  # distance from the line between (0, 1) and (1, 0)
+    found = elbow(sizes.tolist(), inertia.tolist())
+    assert below[found] == pytest.approx(below.max(), abs=1e-8)
+    assert found == int(np.argmax(below > below.max() - 1e-10))
+
+
+def test_spherical_clusters_do_not_depend_on_the_order_of_the_rows() -> None:
+    x, truth = planted(400, 6)
+    found = spherical_kmeans(x, k_grid=range(2, 13))
+    assert found.k == 6
+    assert groups(found.labels) == groups(truth)
+    assert [point["k"] for point in found.curve] == list(range(2, 13))
+    assert np.allclose(np.linalg.norm(found.centroids, axis=1), 1.0, atol=1e-6)
+    order = np.random.default_rng(0).permutation(400)
+    assert np.array_equal(spherical_kmeans(x[order], k_grid=range(2, 13)).labels, found.labels[order])
+    noise = np.random.default_rng(1).normal(size=(5000, 7))
+    order = np.random.default_rng(2).permutation(5000)
+    assert np.array_equal(spherical_kmeans(noise[order], 9).labels, spherical_kmeans(noise, 9).labels[order])
+    assert not np.array_equal(spherical_kmeans(noise, 9).labels, spherical_kmeans(noise, 9, seed=1).labels)
+
+
+def test_spherical_centroids_are_the_mean_directions_of_their_rows() -> None:
+    x, _ = planted(3000, 5, noise=1.0)
+    found = spherical_kmeans(x, 5)
+    for c in range(found.k):
+        mean = unit(x)[found.labels == c].mean(axis=0)
+        assert mean / np.linalg.norm(mean) @ found.centroids[c] > 0.999
+    cosine = unit(x) @ found.centroids.T
+    assert (cosine[np.arange(3000), found.labels] >= cosine.max(axis=1) - 1e-6).all()

@@ -38,6 +38,20 @@ def test_adam_direction_is_the_step_of_adam() -> None:
         adam_direction(g, m, -v)
 
 
+def test_with_the_number_of_the_step_the_moments_are_corrected_as_in_adam() -> None:
+    """Adam (Kingma and Ba 2015) run by hand: its steps, with epsilon under the root, are the directions."""
+    rng = np.random.default_rng(2)
+    gradients = rng.normal(size=(6, 4))
+    first, second = np.zeros(4), np.zeros(4)
+    for t, g in enumerate(gradients, start=1):
+        found = adam_direction(g, first, second, step=t)
+        first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g * g
+        expected = first / (1 - 0.9**t) / np.sqrt(second / (1 - 0.999**t) + 1e-8)
+        assert np.allclose(found, expected)
+    with pytest.raises(ValueError, match="step must be at least 1"):
+        adam_direction(gradients[0], first, second, step=0)
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [

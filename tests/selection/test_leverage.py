@@ -93,3 +93,28 @@ def test_bad_matrices_are_refused() -> None:
     for wrong in (np.ones(3), np.full((2, 2), np.inf)):
         with pytest.raises(ValueError, match="x "):
             leverage(wrong)
+
+
+def official_defaults(x: np.ndarray, energy: float) -> tuple[np.ndarray, int]:
+    """`cur.py` as it runs without flags: centred, standardised, unit rows, then a full SVD of that."""
+    z = x - x.mean(axis=0)
+    deviation = z.std(axis=0)
+    z = z / np.where(deviation == 0, 1, deviation)
+    norms = np.linalg.norm(z, axis=1, keepdims=True)
+    u, s, _ = np.linalg.svd(z / np.where(norms == 0, 1, norms), full_matrices=False)
+    k = int(np.searchsorted(np.cumsum(s**2) / (s**2).sum(), energy)) + 1
+    return (u[:, :k] ** 2).sum(axis=1), k
+
+
+@pytest.mark.parametrize(("n", "d"), [(40, 6), (500, 12), (9000, 5)])
+def test_official_compatibility_is_the_code_without_flags(n: int, d: int) -> None:
+    x = matrix(n, d, n, offset=3.0)
+    x[:, -1] = 0.1  # a column that says nothing
+    expected, k = official_defaults(x, 0.9)
+    found = select("scalselect", {"instructed_vision": x}, n, compat="official")
+    assert found.info["rank"] == k
+    assert np.abs(found.table["score"].to_numpy() - expected).max() < 1e-6
+    top = select("scalselect", {"instructed_vision": x}, n // 5, compat="official").rows
+    assert not np.array_equal(top, select("scalselect", {"instructed_vision": x}, n // 5).rows)
+    flat = select("scalselect", {"instructed_vision": np.full((9, 3), 0.1)}, 4, compat="official")
+    assert flat.info["rank"] == 0

@@ -125,3 +125,16 @@ def test_rows_and_queries_without_a_vector_are_counted(pool: Any) -> None:
 def test_bad_options_are_named(pool: Any, options: dict[str, object], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         select("rds-plus", {"last_hidden_weighted": pool[0]}, 5, **options)
+
+
+@given(st.integers(2, 6), st.integers(10, 30), st.integers(0, 10**6))
+def test_a_favourite_of_all_spends_the_turn_of_all_but_the_first(v: int, n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    table = rng.random((v, n))
+    table[:, 3] = 2.0
+    seconds = [int(np.argsort(-row)[1]) for row in table]
+    spent = round_robin(table, n).tolist()
+    free = round_robin(table, n, spend_turn=False).tolist()
+    assert spent[0] == free[0] == 3
+    assert spent[1] == seconds[0]  # the others' first turns went by
+    assert free[1] == seconds[1]  # the second query went on at once

@@ -10,35 +10,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from method_matrix import CASES
 
 from liit.selection import Selection, select, selectors
 
 Features = dict[str, np.ndarray]
 
 KINDS = ("plain", "missing", "all-missing", "constant", "zero", "duplicates", "one-cluster")
-METHODS = tuple(selectors())
 COLUMNS = ["id", "row", "cluster", "expert", "score", "rank", "reason"]
 
-QUERIES = {name: np.random.default_rng(9).normal(size=(5, 6)) * 2 for name in ("gradient", "last_hidden_weighted")}
-
-VARIANTS: dict[str, list[dict[str, Any]]] = {
-    "rds-plus": [
-        {"queries": QUERIES},
-        {"queries": QUERIES, "groups": [0, 0, 1, 1, 2]},
-        {"queries": QUERIES, "spend_turn": False, "memory": 1},
-        {"queries": QUERIES, "mode": "max"},
-        {"queries": QUERIES, "mode": "mean-max", "groups": list("aabbc")},
-    ],
-    "gist": [{"queries": QUERIES}, {"queries": QUERIES, "groups": list("aabbc"), "aggregate": "subtask", "rank": 2}],
-    "less": [{"queries": QUERIES}, {"queries": QUERIES, "groups": list("aabbc")}],
-    "scalselect": [{}, {"energy": 1.0}],
-    "semdedup": [{}, {"k": 2, "memory": 1}],
-    "density": [{}, {"k": 3, "compat": "official"}],
-    "coincide": [{}, {"k": 4}],
-    "perplexity": [{}, {"where": "middle"}, {"where": "bottom"}, {"stratified": True}],
-    "adapt-inf": [{}, {"expert": "rank-average"}, {"expert": "mixture", "k": 3}, {"compat": "official", "k": 2}],
-}
-CASES = [(name, options) for name in METHODS for options in VARIANTS.get(name, [{}])]
 cases = pytest.mark.parametrize(("name", "options"), CASES, ids=[f"{n}-{i}" for i, (n, _) in enumerate(CASES)])
 relaxed = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 

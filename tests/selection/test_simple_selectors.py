@@ -84,3 +84,30 @@ def test_all_is_all_and_says_so_when_the_budget_is_smaller() -> None:
 def test_bad_where_is_refused() -> None:
     with pytest.raises(ValueError, match="where must be one of top, middle, bottom"):
         select("perplexity", {"log_perplexity": np.arange(3.0)}, 1, where="best")
+
+
+def test_replay_splits_the_budget_between_old_and_new() -> None:
+    new = np.arange(40) % 4 == 0  # 10 new, 30 old
+    for share, budget, old in ((0.5, 8, 4), (0.25, 10, 3), (0.0, 8, 0), (1.0, 8, 8), (0.5, 30, 20), (0.9, 40, 30)):
+        found = select("replay", {"new": new}, budget, share=share)
+        assert (~new[found.rows]).sum() == old == found.info["old"]
+    with pytest.raises(ValueError, match="share must be a number from 0 to 1"):
+        select("replay", {"new": new}, 3, share=1.5)
+
+
+def test_replay_draws_every_old_row_equally_often() -> None:
+    new = np.arange(20) >= 10
+    hits = np.zeros(20)
+    for seed in range(2000):
+        hits[select("replay", {"new": new, "id": np.arange(20)}, 8, seed=seed, share=0.25).rows] += 1
+    assert np.abs(hits[:10] / 2000 - 0.2).max() < 0.05
+    assert np.abs(hits[10:] / 2000 - 0.6).max() < 0.05
+
+
+def test_the_middle_is_what_is_left_when_both_ends_are_taken_off_in_turn() -> None:
+    scores = np.random.default_rng(3).normal(size=30)
+    ascending = np.argsort(scores).tolist()
+    for budget in range(0, 31, 2):
+        cut = (30 - budget) // 2
+        expected = ascending[cut : len(ascending) - cut]
+        assert select("el2n", {"el2n": scores}, budget, where="middle").rows.tolist() == sorted(expected)

@@ -10,19 +10,22 @@ SCRIPT = """
 import hashlib
 import numpy as np
 from liit.pruning import prune_semantically
-from liit.selection import select
+from liit.selection import select, spherical_kmeans
 
 rng = np.random.default_rng(0)
-n, d = 1500, 700
+n, d = 300, 700
 x = (rng.normal(size=(8, d))[rng.integers(8, size=n)] + 2 * rng.normal(size=(n, d))).astype(np.float32)
 features = {name: x for name in ("gradient", "embedding", "last_hidden_weighted", "instructed_vision")}
 features |= {"id": np.arange(n), "el2n": rng.normal(size=n), "entropy": rng.normal(size=n)}
 queries = rng.normal(size=(9, d)).astype(np.float32)
 for name in ("adapt-inf", "semdedup", "density", "coincide", "scalselect"):
-    print(name, hashlib.sha256(select(name, features, 400).rows.tobytes()).hexdigest())
+    print(name, hashlib.sha256(select(name, features, 90).rows.tobytes()).hexdigest())
 for name in ("rds-plus", "gist", "less"):
-    print(name, hashlib.sha256(select(name, features, 400, queries=queries).rows.tobytes()).hexdigest())
-print(hashlib.sha256(prune_semantically(x, rng.integers(4, size=n), 700).similarity.tobytes()).hexdigest())
+    print(name, hashlib.sha256(select(name, features, 90, queries=queries).rows.tobytes()).hexdigest())
+print(spherical_kmeans(x).labels.sum(), hashlib.sha256(spherical_kmeans(x, 7).labels.tobytes()).hexdigest())
+for name in ("scalselect", "coincide", "density"):
+    print(hashlib.sha256(select(name, features, 90, compat="official").rows.tobytes()).hexdigest())
+print(hashlib.sha256(prune_semantically(x, rng.integers(4, size=n), 150).similarity.tobytes()).hexdigest())
 """
 
 

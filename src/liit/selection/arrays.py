@@ -39,30 +39,28 @@ def as_array(values: Any, name: str) -> AnyArray:
     Raises:
         InputError: rows of unequal length.
     """
+    listed = isinstance(values, (list, tuple))
     try:
-        array = np.asarray(values)
-        if (
-            array.dtype.kind == "U"
-            and isinstance(values, (list, tuple))
-            and not all(isinstance(v, str) for v in values)
-        ):
-            array = np.array(values, dtype=object)  # numpy would write numbers among strings as strings
-        return _regular(array) if array.dtype.kind == "O" and array.ndim == 1 and len(array) else array
+        # numpy would write numbers among strings as strings, and take a None among rows for a row of another length
+        mixed = listed and any(v is None for v in values)
+        mixed |= listed and 0 < sum(isinstance(v, str) for v in values) < len(values)
+        array = np.array(values, dtype=object) if mixed else np.asarray(values)
+        return _regular(array) if array.dtype.kind == "O" and array.size else array
     except (ValueError, TypeError) as error:
         raise InputError(f"{name} must be an array with rows of equal length: {error}") from error
 
 
 def _regular(array: AnyArray) -> AnyArray:
     """Numbers out of objects where they are numbers; other objects stay as they are."""
-    items = array.tolist()
+    items = array.ravel().tolist()
     if any(isinstance(item, (list, tuple, np.ndarray)) for item in items):
         width = max(len(item) for item in items if item is not None)
         return np.array([np.full(width, np.nan) if item is None else item for item in items])
-    if all(item is None or isinstance(item, (numbers.Real, np.bool_)) for item in items):
-        if any(item is None for item in items):
-            return np.array([np.nan if item is None else item for item in items], dtype=np.float64)
-        return np.array(items)
-    return array
+    if not all(item is None or isinstance(item, (numbers.Real, np.bool_)) for item in items):
+        return array
+    if any(item is None for item in items):
+        items = [np.nan if item is None else float(item) for item in items]
+    return np.array(items).reshape(array.shape)
 
 
 def as_scores(values: npt.ArrayLike, name: str = "scores", length: int | None = None) -> Floats:
