@@ -32,7 +32,7 @@ def test_a_changed_byte_of_a_page_or_a_version_is_refused(tmp_path: Path) -> Non
         data = file.read_bytes()
         for at in (0, len(data) // 8, len(data) // 2):
             file.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-            with pytest.raises(InputError, match=f"damaged.*{file.name}"):
+            with pytest.raises(InputError, match=f"{file.name}' is damaged"):
                 FeatureStore(tmp_path / "f")["el2n"]
         file.write_bytes(data[: len(data) // 2])
         with pytest.raises(InputError, match="damaged"):

@@ -235,6 +235,8 @@ def train(
 
     if out.exists() and not (out.is_dir() and ((out / WEIGHTS).is_file() or not any(out.iterdir()))):
         raise InputError(f"--out: {str(out)!r} exists and is not an adapter; name a new directory")
+    if adapter is not None and adapter.resolve() == out.resolve():  # a second attempt would start from the first's end
+        raise InputError(f"--out: {str(out)!r} is also --adapter; name another directory")
     samples = Pool.open(pool).take(stages.read_selection(selection))
     with reporter.stage(None, selection.parent.name, "train", None) as progress:
         result = stages.train_step(

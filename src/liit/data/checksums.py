@@ -1,9 +1,10 @@
-"""SHA-256 of the files of a Lance table, kept beside them: Lance reads a page whose bytes have changed without a word.
+"""SHA-256 of files that are written once, kept beside them: of the Lance tables, and of adapters.
 
-The sums lie in the table's folder in `checksums.sha256`, in the form that `sha256sum -c` reads. A line is added for
-each new file before a commit names it, and a file never changes afterwards, so a sum that differs means that the disk,
-or somebody, has changed the file. Files without a line are not judged: another program may have rewritten the table, or
-the power failed before the line was on the disk (a kill cannot lose it).
+Lance and safetensors read bytes that have changed on the disk without a word. The sums lie in the folder in
+`checksums.sha256`, in the form that `sha256sum -c` reads. A line is added for each new file before a commit names it,
+and a file never changes afterwards, so a sum that differs means that the disk, or somebody, has changed it. Files
+without a line are not judged: another program may have rewritten the table, or the power failed before the line was on
+the disk (a kill cannot lose it).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def record(root: Path, files: Iterable[Path], *, again: bool = False) -> None:
     """Note the sums of new files; those that are noted already are left alone.
 
     Args:
-        root: The table's folder.
+        root: The folder of the table or adapter.
         files: Files in it; their bytes must be in place.
         again: A file of the same name may have been there before: note its sum anew, the last line counts.
     """
@@ -52,7 +53,7 @@ def compare(root: Path, files: Iterable[Path], limit: int | None = WHOLE_BYTES) 
     """Compare files with their sums; each process does so once per file, unless the file is written anew.
 
     Args:
-        root: The table's folder.
+        root: The folder of the table or adapter.
         files: Files in it, all of them there.
         limit: Bytes; beyond it nothing is compared. None compares whatever the size.
 
@@ -68,8 +69,8 @@ def compare(root: Path, files: Iterable[Path], limit: int | None = WHOLE_BYTES) 
     for file, digest in zip(todo, _digests(todo), strict=True):
         if digest != noted[str(file.relative_to(root))]:
             raise InputError(
-                f"table {str(root)!r} is damaged: the bytes of {file.relative_to(root)} have changed since they were "
-                "written; put the file back from a backup, or go back with `liit pool restore`"
+                f"{str(file)!r} is damaged: its bytes have changed since it was written, as {NAME} beside it tells; "
+                "put it back from a backup, or make it again"
             )
         _compared[file] = stamps[file]
 

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 import liit
 from liit.config import Continuum, config_sha256, dump_config, load_config
+from liit.data.lance_files import sync_file
 from liit.errors import InputError
 
 FORMAT = 1
@@ -224,10 +225,20 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file atomically."""
+    """Write a Parquet file atomically, with a checksum of every page, which `read_table` compares."""
     part = path.with_name(path.name + ".part")
-    pq.write_table(table, part)
+    pq.write_table(table, part, write_page_checksum=True)
+    sync_file(part)
     part.replace(path)
+
+
+def read_table(path: Path, columns: list[str]) -> pa.Table:
+    """Read columns of a Parquet file.
+
+    Raises:
+        OSError, pyarrow.ArrowInvalid, KeyError: it is missing, damaged, or lacks a column.
+    """
+    return pq.read_table(path, columns=columns, page_checksum_verification=True).select(columns)
 
 
 @contextmanager
@@ -237,6 +248,9 @@ def new_directory(path: Path) -> Iterator[Path]:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     yield part
+    for file in part.rglob("*"):
+        if file.is_file():
+            sync_file(file)
     shutil.rmtree(path, ignore_errors=True)
     part.rename(path)
 

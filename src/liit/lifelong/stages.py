@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from liit.config import Continuum, EvaluationSet, Step
+from liit.data import checksums
 from liit.data.ingest import ingest
 from liit.data.leaks import find_leaks
 from liit.data.pool import Pool
@@ -24,10 +24,10 @@ from liit.errors import InputError
 from liit.evaluation.evaluate import SkillTask, evaluate
 from liit.features import FeatureStore, extract
 from liit.lifelong.methods import Method
-from liit.lifelong.rundir import new_directory, write_json, write_jsonl, write_table
+from liit.lifelong.rundir import new_directory, read_table, write_json, write_jsonl, write_table
 from liit.lifelong.workbench import Workbench, derived_seed
 from liit.model.chat import RowRefusedError
-from liit.model.lora import save_adapter
+from liit.model.lora import CONFIG, WEIGHTS, save_adapter
 from liit.model.vision import VisionCache
 from liit.pruning import prune_semantically
 from liit.selection import Selection, experts, select
@@ -244,7 +244,7 @@ def read_labels(path: Path) -> tuple[list[str], np.ndarray]:
         InputError: not a file of labels.
     """
     try:
-        table = pq.read_table(path, columns=["id", "cluster"])
+        table = read_table(path, ["id", "cluster"])
         return table["id"].to_pylist(), table["cluster"].to_numpy()
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         raise InputError(f"labels: cannot read {path} ({error}); expected a labels.parquet") from error
@@ -257,7 +257,7 @@ def read_selection(path: Path) -> list[str]:
         InputError: not a selection.
     """
     try:
-        ids: list[str] = pq.read_table(path, columns=["id"])["id"].to_pylist()
+        ids: list[str] = read_table(path, ["id"])["id"].to_pylist()
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         raise InputError(f"selection: cannot read {path} ({error}); expected a selection.parquet") from error
     return ids
@@ -300,6 +300,7 @@ def train_step(
     )
     with new_directory(out) as part:
         save_adapter(vlm, part)
+        checksums.record(part, [part / WEIGHTS, part / CONFIG])
     return asdict(report)
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from liit.config import Continuum
+from liit.data import checksums
 from liit.model.chat import ChatEncoder
-from liit.model.lora import attach_lora, load_adapter
+from liit.model.lora import CONFIG, WEIGHTS, attach_lora, load_adapter
 from liit.model.vision import VisionInputs, vision_inputs
 from liit.model.vlm import VLM, load_vlm
 
@@ -67,6 +68,8 @@ class Workbench:
         """
         if adapter is not None:
             if self._adapter != adapter:
+                files = [file for name in (WEIGHTS, CONFIG) if (file := adapter / name).is_file()]
+                checksums.compare(adapter, files)  # safetensors has no sum of its own
                 load_adapter(self.vlm, adapter)
             self._adapter, self._fresh = adapter, False
         elif not self._fresh:
