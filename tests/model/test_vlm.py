@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+from families import save_family
 from safetensors.torch import load_file, save_file
 from tiny_vlm import talk
 
 from liit.errors import InputError
 from liit.model.batch import collate
 from liit.model.chat import ChatEncoder
+from liit.model.processing import load_processor
 from liit.model.vision import Pixels
 from liit.model.vlm import VLM, load_vlm
 
@@ -120,3 +123,41 @@ def test_damaged_model_directory_is_said_in_one_line(tiny_path: Path, tmp_path: 
     with pytest.raises(InputError, match=r"model\.path") as error:
         load_vlm(str(copy))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "gone"),
+    [
+        ("qwen2.5-vl", "preprocessor_config.json"),
+        ("qwen2.5-vl", "tokenizer.json"),
+        ("smolvlm", "chat_template.jinja"),
+        ("smolvlm", "config.json"),
+    ],
+)
+def test_family_that_lacks_a_file_is_said_in_one_line(tmp_path: Path, family: str, gone: str) -> None:
+    path = save_family(family, tmp_path)
+    (path / gone).unlink()
+    with pytest.raises(InputError, match=r"model\.path") as error:
+        load_vlm(str(path))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="needs an environment without torchvision")
+def test_processor_that_cannot_do_without_torchvision_says_so(tmp_path: Path) -> None:
+    """Pixtral's, which Mistral 3 uses, is the one current class that even imports it."""
+    from transformers import Mistral3Config
+
+    with pytest.raises(ImportError, match="Torchvision"):
+        load_processor(str(tmp_path), Mistral3Config(), {})
+
+
+def test_processor_without_video_keeps_its_settings_and_can_be_saved(tmp_path: Path) -> None:
+    vlm = load_vlm(str(save_family("smolvlm", tmp_path / "a")))
+    assert vlm.processor.image_seq_len == 4
+    vlm.model.save_pretrained(tmp_path / "b")
+    vlm.processor.save_pretrained(tmp_path / "b")
+    again = load_vlm(str(tmp_path / "b"))
+    sample = talk("a", "<image>\nWhat is it?", "A cat.", images=[1])
+    first, second = ChatEncoder(vlm), ChatEncoder(again)
+    assert first.encode(sample).input_ids.tolist() == second.encode(sample).input_ids.tolist()
+    assert again.processor.image_seq_len == 4

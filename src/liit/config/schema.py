@@ -1,14 +1,14 @@
 """The continuum file as types: every key, its default, and what it may be.
 
 Values are strict: `epochs: "3"`, `epochs: true` and `epochs: 3.0` are errors, not threes. Everything is frozen, so a
-`Continuum` can be passed around, compared and hashed.
+`Continuum` can be passed around and compared.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -115,6 +115,12 @@ class ModelSettings(_Section):
         False, description="run code that comes with the checkpoint; off unless you trust it"
     )
     max_length: PositiveInt = Field(2048, description="longest sample in tokens, image tokens included")
+    image_options: dict[Text, Any] | None = Field(
+        None, description="settings of the model's image processor to change, such as {max_pixels: 602112} for Qwen-VL"
+    )
+    vision_cache: bool = Field(
+        True, description="keep what the frozen vision tower gives for an image on disk, for later steps and methods"
+    )
 
 
 class LoraSettings(_Section):

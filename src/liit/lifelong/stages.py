@@ -22,7 +22,7 @@ from liit.data.pool import Pool
 from liit.data.sample import Sample
 from liit.errors import InputError
 from liit.evaluation.evaluate import SkillTask, evaluate
-from liit.features import FeatureStore, extract
+from liit.features import ExtractionReport, FeatureStore, extract
 from liit.lifelong.methods import Method
 from liit.lifelong.rundir import new_directory, read_table, write_json, write_jsonl, write_table
 from liit.lifelong.workbench import Workbench, derived_seed
@@ -126,7 +126,7 @@ def fill_vision(bench: Workbench, samples: Iterable[Sample], progress: Progress 
     """Compute the frozen vision tower's outputs that are not kept yet; how many that were."""
     if not isinstance(bench.vision, VisionCache):
         return 0
-    return bench.vision.fill((image for sample in samples for image in sample.images), progress)
+    return bench.vision.fill_rows((sample.images for sample in samples), progress)
 
 
 def feature_names(method: Method, continuum: Continuum) -> tuple[str, ...]:
@@ -145,10 +145,23 @@ def extract_step(
     names: Sequence[str],
     out: Path,
     progress: Progress | None = None,
+    report: ExtractionReport | None = None,
 ) -> Facts:
-    """Score the samples with one checkpoint; what is there already is not computed again."""
+    """Score the samples with one checkpoint; what is there already is not computed again.
+
+    Args:
+        bench: the model.
+        adapter: to score with; None for the run's fresh one.
+        samples: that the model can take.
+        names: standard feature names.
+        out: the feature store.
+        progress: called with the number of rows just finished.
+        report: is counted into.
+    """
     continuum = bench.continuum
-    fill_vision(bench, samples)
+    filled = fill_vision(bench, samples)
+    if report is not None:
+        report.tower_images += filled
     vlm = bench.with_adapter(adapter)
     store = extract(
         vlm,
@@ -160,6 +173,7 @@ def extract_step(
         vision=bench.vision,
         encoder=bench.encoder,
         progress=progress,
+        report=report,
     )
     return {"rows": len(store.stored_ids()), "features": list(names), "checkpoint": vlm.checkpoint_id}
 

@@ -49,6 +49,7 @@ class Workbench:
             revision=model.revision,
             trust_remote_code=model.trust_remote_code,
             max_length=model.max_length,
+            image_options=model.image_options,
         )
 
     @cached_property
@@ -58,8 +59,8 @@ class Workbench:
 
     @cached_property
     def vision(self) -> VisionInputs:
-        """Vision inputs, kept on disk where the architecture allows it."""
-        return vision_inputs(self.vlm, cache_directory() / "vision")
+        """Vision inputs, kept on disk where the continuum wants it and the family allows it."""
+        return vision_inputs(self.vlm, cache_directory() / "vision" if self.continuum.model.vision_cache else None)
 
     def with_adapter(self, adapter: Path | None) -> VLM:
         """The model with a saved adapter, or with the run's fresh one (None), which changes no output.

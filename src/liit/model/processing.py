@@ -16,10 +16,11 @@ from liit.errors import InputError
 
 
 class _NoVideo:
-    """Stands where a processor keeps its video processor; says what chat templates ask of it."""
+    """Stands where a processor keeps its video processor; says what templates and saving ask of one."""
 
     num_frames = None
     fps = None
+    _auto_class = None
     model_input_names: tuple[str, ...] = ()
 
 

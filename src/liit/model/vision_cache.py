@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from transformers.utils.generic import ModelOutput
 
 from liit.data.sample import ImageRef
 from liit.errors import InputError
@@ -107,6 +109,19 @@ def accept_kept_states(tower: nn.Module) -> Callable[..., Any]:
     return inner
 
 
+@dataclass
+class KeptOutput(ModelOutput):
+    """What a network reads of its vision output; a `ModelOutput`, so that whatever moves batches moves it whole.
+
+    Attributes:
+        pooler_output: vision features, one tensor per image or one for all.
+        deepstack_features: the same for every further layer that takes some.
+    """
+
+    pooler_output: Any = None
+    deepstack_features: Any = None
+
+
 class ImageFeatures:
     """What ``get_image_features`` gives: vision features as they enter the language model."""
 
@@ -154,16 +169,13 @@ class ImageFeatures:
 
     def batch(self, kept: Sequence[Kept]) -> dict[str, Any]:
         """The features as the network's own output, and the grids that its positions need."""
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
         width = self.vlm.text_config.hidden_size
         stacked = kept[0].extra[STACKED] == [1]
         layers: list[Any] = []
         for channel in range(0, kept[0].states.shape[1], width):
             parts = tuple(k.states[:, channel : channel + width].to(self.vlm.device, self.pixels.dtype) for k in kept)
             layers.append(torch.cat(parts)[None] if stacked else parts)
-        output: Any = BaseModelOutputWithPooling(pooler_output=layers[0])
-        output.deepstack_features = layers[1:]
+        output = KeptOutput(pooler_output=layers[0], deepstack_features=layers[1:])
         grids = {name: torch.tensor([k.extra[name] for k in kept]) for name in kept[0].extra if name in self.vlm.takes}
         return {"mm_encoder_outputs": {"image": output}, **grids}
 
