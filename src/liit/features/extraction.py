@@ -171,7 +171,7 @@ class _Extraction:
             shard = listing.take(rows)
             twins = [self._twin(sample, blind=extractor.plan.blind) for sample in shard]
             if isinstance(self.vision, VisionCache) and extractor.plan.forward_layers:
-                self.report.tower_images += self.vision.fill(i for sample in shard for i in sample.images)
+                self.report.tower_images += self.vision.fill_rows(sample.images for sample in shard)
             columns = extractor(twins, done)
             ids, contents = [sample.id for sample in shard], [sample.content_hash for sample in shard]
             for table in job.tables:
