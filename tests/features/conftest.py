@@ -1,4 +1,4 @@
-"""Lets the tests of this folder import `reference`, which only they use."""
+"""Lets the tests of this folder import `reference` and `small_decoders`, which only they use."""
 
 from __future__ import annotations
 
