@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from liit.data.formats.fields import base64_image
+from liit.data.formats.fields import base64_image, image_sources
 from liit.data.formats.registry import Draft, Format, register_format
 from liit.data.sample import IMAGE_TAG, Message, Sample
 from liit.data.validate import RowError
@@ -38,6 +38,7 @@ def parse(row: Mapping[str, Any]) -> Draft:
         raise RowError("bad-messages", "instruction and inputs are empty; expected a question")
     value = row.get("image_base64_str")
     images = tuple(map(base64_image, value if isinstance(value, list) else [value] if value else []))
+    images += image_sources(row.get("images"))  # where such rows lie in a tar, their pictures are members
     question = "\n".join(filter(None, (instruction, inputs)))
     if IMAGE_TAG not in question:
         question = _LINE * len(images) + question
