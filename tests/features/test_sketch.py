@@ -1,13 +1,20 @@
-"""The signed fold keeps inner products as well as a dense projection does."""
+"""Sketches are the maps they say they are; the signed fold keeps inner products as well as a dense projection does."""
 
 from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from reference import cosines
+from reference import cosines, row_gradient
+from tiny_vlm import talk
 
-from liit.features.sketch import SignedFold
+from liit.features import sketch as sketches
+from liit.features.sketch import Rademacher, SignedFold, make_sketch
+from liit.model.chat import ChatEncoder
+from liit.model.vlm import VLM
 
 P, K = 5000, 256
 SIGNS = "-++-+++++++--+-----+-++--++++-+-+-++-++-"
@@ -26,8 +33,7 @@ def vectors(n: int, seed: int, length: int = P, *, heavy: bool = False) -> torch
 
 def dense(x: torch.Tensor, k: int, seed: int) -> np.ndarray:
     """The paper's projection: a Rademacher matrix over sqrt(k)."""
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (x.shape[1], k))
-    return x.double().numpy() @ signs / np.sqrt(k)
+    return Rademacher(x.shape[1], k, seed)([x]).double().numpy()
 
 
 def explicit(fold: SignedFold) -> np.ndarray:
@@ -90,9 +96,73 @@ def test_cosines_are_as_close_as_a_dense_projection_keeps_them(heavy: bool) -> N
     assert rmse <= 1.1 * reference
 
 
+@pytest.mark.parametrize("length", [1, 255, 256, 257, 700])
+def test_rademacher_is_one_dense_matrix_of_signs(length: int) -> None:
+    identity = torch.eye(length)
+    matrix = Rademacher(length, 64, 7)([identity])
+    assert set(matrix.mul(8).unique().tolist()) == {-1, 1}
+    assert abs(float(matrix.mean()) * 8) < 6 / np.sqrt(matrix.numel())
+    x = vectors(3, 0, length)
+    torch.testing.assert_close(Rademacher(length, 64, 7)([x]), x @ matrix, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(matrix, Rademacher(length, 64, 8)([identity]))
+
+
+@pytest.mark.parametrize("keep", [0, P * K - 1, P * K])
+def test_rademacher_does_not_depend_on_memory_or_on_how_the_vector_is_split(
+    keep: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = vectors(2, 0)
+    expected = Rademacher(P, K, 1)([x])
+    projection = Rademacher(P, K, 1, keep=keep)
+    drawn: list[int] = []
+    draw = projection._draw
+    monkeypatch.setattr(projection, "_draw", lambda block: drawn.append(block) or draw(block))
+    for parts in ([x], x.split(1000, dim=1), x.split([1, 255, 1, P - 257], dim=1)):
+        torch.testing.assert_close(projection(parts), expected, rtol=1e-4, atol=1e-4)
+    n_blocks = -(-P // sketches.BLOCK_ROWS)
+    assert drawn == ([] if keep == P * K else list(range(n_blocks)) * 3)  # again at every call, once per block
+
+
+def test_rademacher_never_holds_the_whole_matrix_that_does_not_fit() -> None:
+    length, dim = 20_000, 512
+    projection = Rademacher(length, dim, 0, keep=10**6)
+    tracemalloc.start()
+    out = projection([torch.ones(1, length)])
+    assert out.shape == (1, dim)
+    assert projection._kept is None
+    assert tracemalloc.get_traced_memory()[1] < 10**6
+    tracemalloc.stop()
+
+
+def real_gradients(vlm: VLM) -> torch.Tensor:
+    """Exact LoRA gradients of one layer, (40, P), of rows that share words, images or nothing."""
+    encoder = ChatEncoder(vlm)
+    words = ["cat", "dog", "red", "box", "number", "left", "yes", "no"]
+    samples = [
+        talk(f"{i}", f"<image>\nWhat is {words[i % 8]}?", f"{words[i // 5]} {words[i % 3]}", images=[i % 6])
+        for i in range(40)
+    ]
+    return torch.from_numpy(np.stack([row_gradient(vlm, encoder.encode(s), [2]) for s in samples])).float()
+
+
+def test_cosines_of_real_gradients_are_kept_as_well_as_by_a_dense_projection(load_tiny: Callable[..., VLM]) -> None:
+    x = real_gradients(load_tiny(lora=True, r=8))
+    exact = cosines(x.numpy())
+    assert np.ptp(exact) > 0.5
+    for k in (128, 512):
+        error = {}
+        for kind in ("signed-fold", "rademacher"):
+            kept = [cosines(make_sketch(kind, x.shape[1], k, seed)([x]).numpy()) for seed in range(8)]
+            error[kind] = np.sqrt(np.mean(np.square(np.stack(kept) - exact)))
+        assert error["signed-fold"] <= 1.1 / np.sqrt(k)
+        assert error["signed-fold"] <= 1.1 * error["rademacher"]
+
+
 def test_wrong_number_of_coordinates_is_an_error() -> None:
     fold = SignedFold(P, K, 0)
     with pytest.raises(ValueError, match=f"got {P - 1} coordinates, expected {P}"):
         fold([vectors(2, 0)[:, 1:]])
     with pytest.raises(ValueError, match="expected"):
         fold([])
+    with pytest.raises(ValueError, match=f"got {P - 1} coordinates, expected {P}"):
+        Rademacher(P, 4, 0)([vectors(2, 0)[:, 1:]])
