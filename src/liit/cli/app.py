@@ -29,7 +29,7 @@ _INTERRUPTED = 130  # what typer makes of Ctrl-C
 def main() -> NoReturn:
     """Run a command and leave with its exit code."""
     try:
-        from liit.cli import lists, pool_commands, runs, stage_commands  # noqa: F401 (imported to be registered)
+        from liit.cli import doctor, lists, pool_commands, runs, stage_commands  # noqa: F401 (imported to be registered)
 
         app()
     except InputError as error:

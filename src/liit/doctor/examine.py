@@ -1,0 +1,182 @@
+"""A model and a pool: what is there is looked at, a little of it is tried, and the extraction is predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from liit.config import Continuum
+from liit.data.pool import Pool
+from liit.data.sample import ImageRef, Sample
+from liit.doctor.calibration import (
+    CALIBRATION_SECONDS,
+    Calibration,
+    calibrate_extraction,
+    matrix_rate,
+    resident_memory,
+)
+from liit.doctor.prediction import Prediction, missing_of, predict_extraction
+from liit.doctor.shape import ModelShape, outline, shape_of
+from liit.doctor.workload import choose_rows, look_at
+from liit.features import FeatureStore
+from liit.features.plan import plan_passes
+from liit.lifelong.workbench import Workbench
+from liit.model.chat import ChatEncoder, RowRefusedError
+from liit.model.vision import VisionInputs
+from liit.model.vlm import DTYPES, VLM
+
+TRIED = 1024  # rows that a calibration may use at most
+SHORT_SECONDS = 3.0  # of a calibration before an extraction that starts anyway
+TRIAL_BATCHES = 4  # that a calibration scores at least, all its measurements together
+
+
+class ModelAtHand:
+    """The model of a continuum file for a prediction: loaded, or by its shapes alone.
+
+    Args:
+        continuum: names the model, the adapter's settings and the features' settings.
+        adapter: adapter to score with; the run's fresh one unless given.
+        run: load the weights, so that a little work can be tried.
+        bench: has them loaded already.
+    """
+
+    def __init__(
+        self, continuum: Continuum, adapter: Path | None = None, *, run: bool = True, bench: Workbench | None = None
+    ) -> None:
+        self.continuum, self.run = continuum, run
+        self.bench: Workbench | None = None
+        self.vision: VisionInputs | None = None
+        self.vlm: VLM
+        if run:
+            self.bench = bench or Workbench(continuum)
+            self.vlm, self.encoder = self.bench.with_adapter(adapter), self.bench.encoder
+            self.vision = self.bench.vision
+            self.base_memory: float | None = resident_memory(self.vlm.device)
+            self.rate: float | None = None
+        else:
+            import torch
+
+            self.vlm = outline(continuum.model)
+            self.encoder = ChatEncoder(self.vlm)
+            self.base_memory = None
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            self.rate = matrix_rate(DTYPES[continuum.model.dtype], device)
+        self.shape: ModelShape = shape_of(self.vlm, continuum.lora)
+
+    def fitting(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Those that the model can take."""
+        found = []
+        for sample in samples:
+            try:
+                self.encoder.encode(sample)
+            except RowRefusedError:
+                continue
+            found.append(sample)
+        return found
+
+    def image_bytes(self, samples: Sequence[Sample]) -> float:
+        """Bytes that the kept vision features of one image take, by the image tokens of the first row with images."""
+        for sample in samples:
+            if not sample.images:
+                continue
+            ids = self.encoder.encode(sample).input_ids
+            tokens = int((ids == self.vlm.image_token_id).sum()) / len(sample.images)
+            vision = getattr(self.vlm.base.config, "vision_config", None)
+            return 2.0 * tokens * (getattr(vision, "hidden_size", None) or self.shape.hidden)
+        return 0.0
+
+    def calibrate(self, samples: Sequence[Sample], names: Sequence[str], budget: float) -> Calibration | None:
+        """Try some of the work; None when the weights are not loaded or there is nothing to try."""
+        usable = self.fitting(samples[:TRIED])
+        if self.vision is None or not usable:
+            return None
+        return calibrate_extraction(
+            self.vlm, usable, names, self.continuum.features, self.shape,
+            vision=self.vision, encoder=self.encoder, budget=budget,
+        )  # fmt: skip
+
+
+def examine_pool(
+    model: ModelAtHand, pool: Pool, names: Sequence[str], *, budget: float = CALIBRATION_SECONDS
+) -> Prediction:
+    """Predict the extraction of all samples of a pool.
+
+    Args:
+        model: as it is at hand.
+        pool: the samples.
+        names: standard feature names.
+        budget: seconds that trying may take.
+
+    Raises:
+        InputError: an unknown feature, an empty pool, or no row that fits the model.
+    """
+    table = pool.columns(["id", "image_hashes"])
+    ids = table["id"].to_pylist()
+    hashes = {image for row in table["image_hashes"].to_pylist() for image in row or ()}
+    chosen = pool.take([ids[i] for i in choose_rows(len(ids))])
+    return examine(model, chosen, len(ids), hashes, names, budget=budget)
+
+
+def examine(
+    model: ModelAtHand,
+    samples: Sequence[Sample],
+    rows: int,
+    hashes: set[str],
+    names: Sequence[str],
+    *,
+    budget: float = CALIBRATION_SECONDS,
+    share: float = 1.0,
+) -> Prediction:
+    """Predict an extraction from some of its samples.
+
+    Args:
+        model: as it is at hand.
+        samples: some of them, drawn at random.
+        rows: how many there are.
+        hashes: SHA-256 of all their images.
+        names: standard feature names.
+        budget: seconds that trying may take.
+        share: nothing is tried when that would score more than this share of the rows.
+    """
+    settings = model.continuum.features
+    plan = plan_passes(names, settings, model.shape.layers)
+    work = look_at(model.encoder, samples, rows, blind=plan.blind)
+    shuffled = [samples[i] for i in _shuffled(len(samples))]
+    runs = plan.forward_layers > 0 or plan.blind
+    tokens = work.with_images(settings.batch_tokens).tokens
+    worth = share >= 1 or TRIAL_BATCHES * settings.batch_tokens <= share * tokens
+    calibration = model.calibrate(shuffled, names, budget) if worth and runs else None
+    missing = len(hashes) if model.vision is None else missing_of(model.vision, [ImageRef("", h) for h in hashes])
+    image_bytes = model.image_bytes(samples) if calibration is None else calibration.image_bytes
+    return predict_extraction(
+        model.shape, work, names, settings,
+        calibration=calibration, matrix_rate=model.rate, missing_images=missing if plan.forward_layers else 0,
+        image_bytes=image_bytes, base_memory=model.base_memory,
+    )  # fmt: skip
+
+
+def examine_step(
+    bench: Workbench, adapter: Path | None, samples: Sequence[Sample], names: Sequence[str], out: Path
+) -> Prediction:
+    """Predict what `liit extract` is about to do; at most a tenth of the work is tried first.
+
+    Args:
+        bench: the model, loaded.
+        adapter: to score with.
+        samples: that the model can take.
+        names: standard feature names.
+        out: the feature store; rows that it has are not counted.
+    """
+    stored = set(FeatureStore(out).stored_ids()) if out.exists() and any(out.iterdir()) else set()
+    todo = [sample for sample in samples if sample.id not in stored]
+    model = ModelAtHand(bench.continuum, adapter, bench=bench)
+    chosen = [todo[i] for i in choose_rows(len(todo))]
+    hashes = {image.sha256 for sample in todo for image in sample.images}
+    return examine(model, chosen, len(todo), hashes, names, budget=SHORT_SECONDS, share=0.1)
+
+
+def _shuffled(n: int) -> list[int]:
+    import numpy as np
+
+    order: list[int] = np.random.default_rng(0).permutation(n).tolist()
+    return order
