@@ -353,7 +353,12 @@ def test_all_features_of_mixed_rows_are_there(adapted: VLM, encoder: ChatEncoder
         assert (np.abs(large["image_grounding"][seeing] - 1) > 1e-5).all()
 
 
-def test_kept_features_stand_for_pixels_and_are_computed_once(vlm: VLM, rows: list[Encoded], tmp_path: Path) -> None:
+def test_kept_features_stand_for_pixels_and_are_computed_once(
+    vlm: VLM, encoder: ChatEncoder, rows: list[Encoded], tmp_path: Path
+) -> None:
+    seen = rows[2].images[0]  # here beside another image, then alone
+    alone = Sample("alone", (Message("user", "<image>\nWhat is it?"), Message("assistant", "A cat.")), (seen,))
+    rows = [*rows, encoder.encode(alone)]
     pixels, _ = run(vlm, rows, Pixels(vlm))
     cache = VisionCache(vlm, tmp_path)
     for side in ("right", "left"):

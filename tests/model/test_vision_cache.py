@@ -7,6 +7,7 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -212,6 +213,22 @@ def test_size_on_disk_is_told(tiny: VLM, tmp_path: Path) -> None:
     assert cache.kept.size == cost
     assert f"{len(PICTURES)} images" in cache.describe()
     assert str(cache.directory) in cache.describe()
+
+
+def test_room_is_announced_when_much_and_refused_when_there_is_none(
+    tiny: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    each = 17 * tiny.base.config.vision_config.hidden_size * 2
+    cache = VisionCache(tiny, tmp_path)
+    cache.fill(PICTURES[:1])
+    assert not caplog.records
+    monkeypatch.setattr("liit.model.vision_cache.ANNOUNCED_BYTES", 2 * each - 1)
+    cache.fill(PICTURES[:3])
+    assert f"vision features of 2 images take about {2 * each / 1e9:.2f} GB in {cache.directory}" in caplog.text
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=each))
+    with pytest.raises(InputError, match=r"model\.vision_cache: vision features of 2 images .* are free"):
+        cache.fill(PICTURES)
+    assert len(cache) == 3
 
 
 def test_numbers_too_large_for_float16_are_kept_as_they_are(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import logging
 from pathlib import Path
 
 from liit.model.pixels import BlankPixels, Pixels, VisionInputs
-from liit.model.vision_cache import VisionCache, cacheable_tower, vision_path
+from liit.model.vision_cache import VisionCache
+from liit.model.vision_paths import cacheable_tower, vision_path
 from liit.model.vlm import VLM
 
 __all__ = ["BlankPixels", "Pixels", "VisionCache", "VisionInputs", "cacheable_tower", "vision_inputs"]

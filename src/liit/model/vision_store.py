@@ -30,6 +30,11 @@ class Kept:
     states: Tensor
     extra: Mapping[str, list[int]] = field(default_factory=dict)
 
+    @property
+    def size(self) -> int:
+        """Bytes it takes on disk, index aside."""
+        return 2 * self.states.numel()
+
 
 class KeptStates:
     """The entries below one folder, by name.
