@@ -165,4 +165,4 @@ def test_memory_does_not_grow_with_the_members(tmp_path: Path) -> None:
         tracemalloc.stop()
         return top
 
-    assert peak(8000) < peak(500) + 500_000  # a header takes a kilobyte
+    assert peak(2500) < peak(250) + 400_000  # a header takes a kilobyte

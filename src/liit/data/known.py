@@ -176,6 +176,8 @@ def _as_os_error(file: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_READONLY or code == sqlite3.SQLITE_CANTOPEN:
             raise InputError(f"pool {str(file.parent)!r} cannot be written to: {file.name}: {error}") from error
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            file.unlink(missing_ok=True)  # so that the next writer makes it again
         number = errno.ENOSPC if code == sqlite3.SQLITE_FULL else _why_not_written(file)
         raise OSError(number, f"{os.strerror(number)} ({error})", str(file)) from error
 
