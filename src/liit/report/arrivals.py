@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,28 @@ class Arrival:
 
 
 @dataclass(frozen=True)
+class Leak:
+    """One skill of which evaluation data is in the pool: of its rows and different images, how many."""
+
+    skill: str
+    rows: int
+    leaked_rows: int
+    images: int
+    leaked_images: int
+
+
+@dataclass(frozen=True)
+class LeakExample:
+    """A row or an image that is in both: what, the skill, and the ids of the evaluation and the training sample."""
+
+    what: str
+    skill: str
+    evaluation: str
+    training: str
+    source: str
+
+
+@dataclass(frozen=True)
 class SetAside:
     """One quarantined row."""
 
@@ -50,6 +72,8 @@ class Arrivals:
     steps: list[Arrival]
     reasons: list[tuple[str, int]]
     examples: list[SetAside]
+    leaks: list[Leak]
+    leak_examples: list[LeakExample]
 
     @property
     def quarantined(self) -> int:
@@ -98,7 +122,19 @@ def arrivals(runs: Sequence[Run], pools: Sequence[Any]) -> Arrivals | None:
             )
         )
         reasons.update({str(reason): int(count) for reason, count in (step.ingest.get("reasons") or {}).items()})
-    return Arrivals(run.label, steps, reasons.most_common(), _examples(pool))
+    last = next(step.ingest for step in reversed(run.steps) if step.ingest is not None)
+    return Arrivals(run.label, steps, reasons.most_common(), _examples(pool), *_leaks(last.get("leaks") or {}))
+
+
+def _leaks(found: Mapping[str, Any]) -> tuple[list[Leak], list[LeakExample]]:
+    """What `ingest.json` says about leaks; runs of older versions say nothing more than the two numbers."""
+    skills = [
+        Leak(shortened(str(skill)), *(int(counts[name]) for name in ("rows", "leaked_rows", "images", "leaked_images")))
+        for skill, counts in sorted((found.get("by_skill") or {}).items())
+    ]
+    names = ("what", "skill", "evaluation", "training", "source")
+    examples = [LeakExample(*(shortened(str(row[name])) for name in names)) for row in found.get("examples") or ()]
+    return skills, examples[:_EXAMPLES]
 
 
 def _examples(pool: Any) -> list[SetAside]:
