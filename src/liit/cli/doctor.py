@@ -30,7 +30,7 @@ def doctor(
     seconds: Annotated[float, typer.Option(help="How long trying may take, roughly.", min=0.1)] = 10.0,
     as_json: AsJson = False,
 ) -> None:
-    """Say what this machine has, and what a model and its data will need.
+    """Say what this machine has and what a run will need.
 
     With a continuum file: a whole run. With a pool as well, or with a model and a pool: that pool's extraction. With a
     model alone: its size.

@@ -100,8 +100,6 @@ def extract(
 ) -> None:
     """Compute features of a pool's samples with one checkpoint."""
     bench, reporter = _bench(config, settings, as_json)
-    from dataclasses import asdict
-
     from liit.data.pool import Pool
     from liit.doctor import compare, watched
     from liit.doctor.examine import examine_step
@@ -117,11 +115,9 @@ def extract(
     report = ExtractionReport()
     with reporter.stage(None, pool.name, "extract", len(fitting)) as progress, watched(bench.vlm.device) as watch:
         result = stages.extract_step(bench, adapter, fitting, names, out, progress, report)
-    compared = compare(prediction, report, watch)
-    for line in compared_lines(compared):
+    for line in compared_lines(compare(prediction, report, watch)):
         reporter.say(line)
-    measured = {"prediction": [asdict(row) for row in compared]} if as_json else {}
-    facts({**result, "refused": len(refused), "features_at": str(out), **measured}, as_json)
+    facts({**result, "refused": len(refused), "features_at": str(out)}, as_json)
 
 
 @app.command()

@@ -148,7 +148,7 @@ def predict_continuum(model: ModelAtHand, *, budget: float = CALIBRATION_SECONDS
         steps=tuple(steps),
         base_seconds=_answering(model, rates, questions),
         peak_memory=max((e.peak_memory for e in extractions), default=base),
-        feature_bytes=sum(e.store_bytes for e in extractions),
+        feature_bytes=sum(e.bytes_written for e in extractions),
         vision_bytes=round(image_bytes * sum(a.images for a in arrivals)),
         adapter_bytes=len(trained) * model.shape.lora_total * ADAPTER_WIDTH,
         bad=sum(arrival.bad for arrival in arrivals),

@@ -43,8 +43,7 @@ class Prediction:
         basis: what the time follows from, in words.
         at_least: the time is a lower bound, from the rate of a bare matrix product.
         peak_memory: bytes where the model lives: this process, or the GPU.
-        bytes_written: feature columns.
-        store_bytes: of them on disk, ids and hashes included.
+        bytes_written: of the feature store, ids and hashes included.
         vision_bytes: that the cache of vision features will grow by.
     """
 
@@ -66,7 +65,6 @@ class Prediction:
     at_least: bool
     peak_memory: float
     bytes_written: int
-    store_bytes: int
     vision_bytes: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -137,10 +135,7 @@ def predict_extraction(
         basis=basis,
         at_least=calibration is None,
         peak_memory=memory,
-        bytes_written=round(
-            work.rows * row_bytes(plan.features, shape, settings, 4 if settings.dtype == "float32" else 2)
-        ),
-        store_bytes=round(on_disk),
+        bytes_written=round(on_disk),
         vision_bytes=round(missing_images * image_bytes),
     )
 
@@ -199,7 +194,7 @@ FACTS = {
     "blind_tokens": ("tokens without images", "tokens"),
     "padded_tokens": ("tokens with padding", "tokens"),
     "tower_images": ("images through the vision tower", "images"),
-    "bytes_written": ("feature columns", "bytes"),
+    "bytes_written": ("features on disk", "bytes"),
 }
 
 

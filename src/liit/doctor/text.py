@@ -75,7 +75,7 @@ def extraction_lines(prediction: Prediction) -> Iterator[str]:
     yield f"operations: {prediction.flops:.2e}"
     yield f"time: {_time(prediction.seconds, prediction.at_least)} ({prediction.basis})"
     yield f"peak memory: {size(prediction.peak_memory)}"
-    yield f"disk: features {size(prediction.store_bytes)}, vision features {size(prediction.vision_bytes)}"
+    yield f"disk: features {size(prediction.bytes_written)}, vision features {size(prediction.vision_bytes)}"
 
 
 def continuum_lines(prediction: ContinuumPrediction) -> Iterator[str]:
