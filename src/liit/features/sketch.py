@@ -9,6 +9,7 @@ projection, the paper's choice (arXiv 2410.10636, section 3), at O(Pk) time.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -133,7 +134,7 @@ class Rademacher:
                 out.addmm_(part[:, done : done + take].float(), signs[inside : inside + take])
                 done += take
                 position += take
-        return _complete(out, position, self.length) / self.dim**0.5
+        return _complete(out, position, self.length) / math.sqrt(self.dim)
 
     def _block(self, block: int) -> Tensor:
         signs = self._draw(block) if self._kept is None else self._kept[block]

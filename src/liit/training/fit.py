@@ -8,6 +8,7 @@ import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from liit.model.batch import IGNORE, collate
 from liit.model.chat import Encoded
 from liit.model.vision import VisionInputs
 from liit.model.vlm import VLM
-from liit.training.optimizers import make_optimizer
+from liit.training.optimizers import make_optimizer, save_adam_state
 
 LOSS_WINDOW = 0.1  # the first and last losses reported are means over this share of the optimizer steps
 
@@ -70,6 +71,7 @@ def fit(
     seed: int,
     epochs: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    optimizer_state: Path | None = None,
 ) -> TrainReport:
     """Train the model's trainable parameters on some rows.
 
@@ -84,6 +86,7 @@ def fit(
         seed: of the order of the rows and of dropout.
         epochs: instead of the settings' number.
         progress: called with the optimizer steps done and their total.
+        optimizer_state: file that gets Adam's moments; see `save_adam_state`.
 
     Raises:
         InputError: no rows, or a loss that is not finite.
@@ -148,6 +151,8 @@ def fit(
 
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+        if optimizer_state is not None and trainer.optimizer is not None:
+            save_adam_state(vlm.model, trainer.optimizer, optimizer_state)
     vlm.model.eval()
     vlm.adapter_id = _trained_id(vlm)
     if not losses or not all(math.isfinite(loss) for loss in losses):

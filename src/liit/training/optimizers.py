@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
+
+from liit.errors import InputError
+
+ADAM_FORMAT = "liit-adam-1"
 
 
 class MuonAdamW(Optimizer):
@@ -74,3 +79,44 @@ def make_optimizer(model: nn.Module, name: str, lr: float, weight_decay: float) 
         lr,
         weight_decay,
     )
+
+
+def save_adam_state(model: nn.Module, optimizer: Optimizer, path: Path) -> None:
+    """Write Adam's moments by parameter name, for features whose gradients are preconditioned (`liit.extract`).
+
+    The file is safetensors: ``exp_avg/NAME``, ``exp_avg_sq/NAME`` and ``step/NAME`` for every trainable parameter, by
+    its name in the model without an adapter's wrapper, and betas and eps as metadata. It is written beside and renamed.
+
+    Args:
+        model: the network that was trained.
+        optimizer: after training; an Adam.
+        path: the file.
+
+    Raises:
+        InputError: the optimizer keeps no such moments for a parameter, or groups differ in their betas or eps.
+    """
+    from safetensors.torch import save_file
+
+    groups = [group for group in optimizer.param_groups if group["params"]]
+    settings = {(*group.get("betas", ()), group.get("eps")) for group in groups}
+    if len(settings) != 1 or len(next(iter(settings))) != 3:
+        raise InputError("optimizer state: expected one Adam with the same betas and eps for all parameters")
+    beta1, beta2, eps = next(iter(settings))
+    tensors: dict[str, Tensor] = {}
+    for full_name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        name = full_name.removeprefix("base_model.model.")
+        state = optimizer.state.get(parameter, {})
+        if not {"exp_avg", "exp_avg_sq", "step"} <= set(state):
+            raise InputError(
+                f"optimizer state: {type(optimizer).__name__} keeps no moments for {name}; expected adamw after at "
+                "least one step"
+            )
+        for moment in ("exp_avg", "exp_avg_sq"):
+            tensors[f"{moment}/{name}"] = state[moment].detach().float().cpu().contiguous()
+        tensors[f"step/{name}"] = torch.as_tensor(float(state["step"]))
+    metadata = {"format": ADAM_FORMAT, "beta1": repr(beta1), "beta2": repr(beta2), "eps": repr(eps)}
+    part = path.with_name(path.name + ".part")
+    save_file(tensors, part, metadata)
+    part.replace(path)
