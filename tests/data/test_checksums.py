@@ -74,6 +74,17 @@ def test_a_changed_byte_anywhere_is_refused_and_putting_it_back_mends_it(pool: P
     read_all(pool.path)
 
 
+def test_an_index_of_known_rows_that_has_changed_is_made_again(pool: Pool) -> None:
+    index = pool.path / "known.sqlite"
+    for at in range(100, index.stat().st_size, index.stat().st_size // 6):
+        data = bytearray(index.read_bytes())
+        data[at] ^= 0x10
+        index.write_bytes(data)
+        report = pool.add([*samples(30, 40), samples(100 + at, 101 + at)[0]])
+        assert (report.added, report.duplicates_exact, report.pruned) == (1, 9, 1)
+    assert len(pool) == len(set(pool.ids()))
+
+
 def test_the_sums_are_those_of_sha256sum(pool: Pool) -> None:
     for table in ("samples", "ledger", "quarantine"):
         done = subprocess.run(

@@ -5,8 +5,9 @@ source that had them first, and lists the images and the quarantined rows. About
 SQLite's page cache, `_CACHE`.
 
 It is a cache of what the tables say. It names the commit it belongs to; when that is not the newest one, because a
-writer was killed or rows were removed or restored, it is made again from the tables. Only writers use it, one at a
-time.
+writer was killed or rows were removed or restored, it is made again from the tables. So it is when its bytes have
+changed, which SQLite does not see: the sum of a file of up to `_SUMMED` bytes is kept beside it. Only writers use it,
+one at a time.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ NAME = "known.sqlite"
 _KINDS: tuple[Kind, ...] = ("ids", "contents", "pruned", "images", "aside")
 _CACHE = 64 << 20
 _PAGE = 8192
+_SUMMED = 1 << 28
 _ASK = 512
 _QUESTION = {kind: f"SELECT key, value FROM {kind} WHERE key IN ({', '.join('?' * _ASK)})" for kind in _KINDS}  # noqa: S608 (our names)
 
@@ -56,12 +58,13 @@ class KnownRows:
     def __init__(self, folder: Path, base: Commit) -> None:
         self.folder, self.base = folder, base
         self._file = folder / NAME
+        self._sum = folder / f"{NAME}.sum"
 
     def __enter__(self) -> KnownRows:
         with _as_os_error(self._file):
             try:
                 self._open()
-                fresh = self._token() != _token_of(self.folder, self.base)
+                fresh = self._token() != _token_of(self.folder, self.base) or self._changed()
             except sqlite3.DatabaseError as error:
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                     raise
@@ -160,6 +163,16 @@ class KnownRows:
         self._db.execute("DELETE FROM belongs")
         self._db.execute("INSERT INTO belongs VALUES (?)", (_token_of(self.folder, commit),))
         self._db.execute("COMMIT")
+        self._sum.unlink(missing_ok=True)
+        if self._file.stat().st_size <= _SUMMED:
+            self._sum.write_text(self._digest(), encoding="ascii")
+
+    def _changed(self) -> bool:
+        return self._sum.is_file() and self._sum.read_text(encoding="ascii", errors="replace") != self._digest()
+
+    def _digest(self) -> str:
+        with self._file.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _token_of(folder: Path, commit: Commit) -> str:
