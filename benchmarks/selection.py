@@ -193,134 +193,104 @@ def in_own_process(name: str, rows: int, threads: int) -> Measurement:
 
 
 def summary(results: dict[str, list[Measurement]]) -> dict[str, Any]:
-    """What is claimed: medians over the rounds."""
-
-    def of(name: str, key: str, **wanted: int) -> list[Any]:
-        return [m[key] for m in results[name] if all(m[k] == v for k, v in wanted.items())]
-
+    """What is claimed: medians over the rounds, CPU time of one thread and wall time of the most threads."""
+    most = max(m["threads"] for m in results["select"])
     sizes = sorted({m["rows"] for m in results["select"]})
-    counts = sorted({m["threads"] for m in results["select"]})
-    out: dict[str, Any] = {"rows": sizes, "rounds": len(of("grid", "rows", rows=sizes[0], threads=counts[0]))}
-    out["growth_exponent"] = {
-        f"{clock}, {t} threads": math.log(
-            median(of("select", clock, rows=sizes[-1], threads=t))
-            / median(of("select", clock, rows=sizes[0], threads=t))
-        )
-        / math.log(sizes[-1] / sizes[0])
-        for clock in ("cpu_seconds", "seconds")
-        for t in counts
-    }
-    out["select_peak_mb"] = {n: max(of("select", "peak_above_input_mb", rows=n)) for n in sizes}
-    out["speedup"] = {}
-    for n in sizes:
-        ours = {t: median(of("grid", "seconds", rows=n, threads=t)) for t in counts}
-        theirs = {t: median(of("grid", "sklearn_seconds", rows=n, threads=t)) for t in counts}
-        one = {"rows": n, "threads": counts[0]}
-        out["speedup"][n] = {
-            "cpu, 1 thread": median(of("grid", "sklearn_cpu_seconds", **one))
-            / median(of("grid", "cpu_seconds", **one)),
-            "wall, each at its best thread count": min(theirs.values()) / min(ours.values()),
+
+    def of(name: str, key: str, rows: int, threads: int) -> float:
+        return median(m[key] for m in results[name] if m["rows"] == rows and m["threads"] == threads)
+
+    def growth(key: str, threads: int) -> float:
+        times = [of("select", key, n, threads) for n in (sizes[0], sizes[-1])]
+        return math.log(times[1] / times[0]) / math.log(sizes[-1] / sizes[0])
+
+    def ratio(key: str, rows: int, threads: int) -> float:
+        return of("grid", f"sklearn_{key}", rows, threads) / of("grid", key, rows, threads)
+
+    def worst_inertia(rows: int) -> float:
+        pairs = [zip(m["inertia"], m["sklearn_inertia"], strict=True) for m in results["grid"] if m["rows"] == rows]
+        return max(ours / theirs for pair in pairs for ours, theirs in pair)
+
+    def setting(i: int) -> dict[str, float]:
+        runs = [(m["threads"], m["settings"][i]) for m in results["prune"]]
+        return {
+            "memory_mb": runs[0][1]["memory_mb"],
+            "peak_above_input_mb": max(run["peak_above_input_mb"] for _, run in runs),
+            "of_multiply_cpu": median(run["of_multiply_cpu"] for threads, run in runs if threads == 1),
+            "of_multiply_wall": median(run["of_multiply"] for threads, run in runs if threads == most),
         }
-    out["worst_inertia_ratio"] = {
-        n: max(
-            a / b
-            for m in results["grid"]
-            if m["rows"] == n
-            for a, b in zip(m["inertia"], m["sklearn_inertia"], strict=True)
-        )
-        for n in sizes
+
+    out = {
+        "rows": sizes,
+        "prune_rows": results["prune"][0]["rows"],
+        "threads": most,
+        "rounds": sum(m["threads"] == most and m["rows"] == sizes[-1] for m in results["grid"]),
+        "select_peak_mb": {
+            n: max(m["peak_above_input_mb"] for m in results["select"] if m["rows"] == n) for n in sizes
+        },
+        "growth_exponent": {"cpu": growth("cpu_seconds", 1), "wall": growth("seconds", most)},
+        "speedup": {n: {"cpu": ratio("cpu_seconds", n, 1), "wall": ratio("seconds", n, most)} for n in sizes},
+        "worst_inertia_ratio": {n: worst_inertia(n) for n in sizes},
+        "prune": [setting(i) for i in range(len(MEMORY))],
+        "prune_equals_reference": all(m["equals_reference"] and m["settings_agree"] for m in results["prune"]),
+        "leverage_worst_difference": max(m["worst_difference_from_svd"] for m in results["leverage"]),
     }
-    prunes = results["prune"]
-    out["prune"] = [
-        {
-            "memory_mb": setting["memory_mb"],
-            "peak_above_input_mb": max(m["settings"][i]["peak_above_input_mb"] for m in prunes),
-            "of_multiply": {
-                t: median(m["settings"][i]["of_multiply"] for m in prunes if m["threads"] == t) for t in counts
-            },
-            "of_multiply_cpu": {
-                t: median(m["settings"][i]["of_multiply_cpu"] for m in prunes if m["threads"] == t) for t in counts
-            },
-        }
-        for i, setting in enumerate(prunes[0]["settings"])
-    ]
-    out["prune_rows"] = prunes[0]["rows"]
-    out["prune_equals_reference"] = all(m["equals_reference"] and m["settings_agree"] for m in prunes)
-    out["leverage_worst_difference"] = max(m["worst_difference_from_svd"] for m in results["leverage"])
-    out["leverage_peak_mb"] = max(m["peak_above_input_mb"] for m in results["leverage"])
-    return json.loads(json.dumps(out))  # keys become strings, as they are read back
+    return dict(json.loads(json.dumps(out)))  # keys become strings, as they are read back
 
 
-def count(rows: int) -> str:
+def spaced(rows: int) -> str:
     return f"{rows:,}".replace(",", " ")
 
 
 def markdown(claims: dict[str, Any]) -> str:
     """The table of docs/selection.md."""
-    small, large = claims["rows"][0], claims["rows"][-1]
-    grown = claims["growth_exponent"]
-    fast = claims["speedup"]
+    small, large = spaced(claims["rows"][0]), spaced(claims["rows"][-1])
+    wall = f"wall, {claims['threads']} threads"
+    grown, peak = claims["growth_exponent"], claims["select_peak_mb"][str(claims["rows"][-1])]
     lines = [
         ("what, on rows of 512 float32", "measured", "wanted"),
         ("---", "---", "---"),
+        (f"`adapt-inf` in one call, {large} rows: peak memory above the input", f"{peak:.0f} MB", "1 GB"),
         (
-            f"`adapt-inf` in one call, {count(large)} rows: peak memory above the input",
-            f"{claims['select_peak_mb'][str(large)]:.0f} MB",
-            "1 GB",
-        ),
-        (
-            f"its time from {count(small)} to {count(large)} rows grows with N to the power of",
-            f"{grown['cpu_seconds, 1 threads']:.2f} (CPU), {grown['seconds, 2 threads']:.2f} (wall, 2 threads)",
+            f"its time from {small} to {large} rows grows with N to the power of",
+            f"{grown['cpu']:.2f} (CPU), {grown['wall']:.2f} ({wall})",
             "1.1",
         ),
     ]
     for n in claims["rows"]:
-        lines.append(
+        faster, inertia = claims["speedup"][str(n)], claims["worst_inertia_ratio"][str(n)]
+        lines += [
             (
-                f"k-means for 10 values of k, {count(n)} rows: faster than 10 `MiniBatchKMeans` fits",
-                f"{fast[str(n)]['cpu, 1 thread']:.1f} times (CPU), "
-                f"{fast[str(n)]['wall, each at its best thread count']:.1f} times (wall)",
+                f"k-means for 10 values of k, {spaced(n)} rows: faster than 10 `MiniBatchKMeans` fits",
+                f"{faster['cpu']:.1f} times (CPU), {faster['wall']:.1f} times ({wall})",
                 "5 times",
-            )
-        )
-        lines.append(
-            (
-                f"its inertia over theirs, worst k, {count(n)} rows",
-                f"{claims['worst_inertia_ratio'][str(n)]:.3f}",
-                "1.02",
-            )
-        )
+            ),
+            (f"its inertia over theirs, worst k, {spaced(n)} rows", f"{inertia:.3f}", "1.02"),
+        ]
     for setting in claims["prune"]:
-        cpu, wall = setting["of_multiply_cpu"]["1"], setting["of_multiply"]["2"]
-        lines.append(
+        what = f"`semantic_prune` of {spaced(claims['prune_rows'])} rows in {CLUSTERS} clusters to half"
+        memory = f"`memory` {setting['memory_mb']:.0f} MB"
+        cpu, walled = 100 * setting["of_multiply_cpu"], 100 * setting["of_multiply_wall"]
+        lines += [
             (
-                f"`semantic_prune` of {count(claims['prune_rows'])} rows in {CLUSTERS} clusters to half, "
-                f"`memory` {setting['memory_mb']:.0f} MB: of the rate of plain matrix products",
-                f"{100 * cpu:.0f} % (CPU), {100 * wall:.0f} % (wall, 2 threads), "
-                f"peak {setting['peak_above_input_mb']:.0f} MB above the input",
+                f"{what}, {memory}: of the rate of matrix products",
+                f"{cpu:.0f} % (CPU), {walled:.0f} % ({wall})",
                 "50 %",
-            )
-        )
-    lines.append(
-        (
-            f"kept rows equal the quadratic rule on {count(REFERENCE_ROWS)} rows, in every run",
-            "yes" if claims["prune_equals_reference"] else "no",
-            "yes",
-        )
-    )
-    lines.append(
-        (
-            f"`leverage` in two passes: largest difference from the full SVD of {count(SVD_ROWS)} rows",
-            f"{claims['leverage_worst_difference']:.0e}",
-            "1e-06",
-        )
-    )
+            ),
+            (f"its peak memory above the input, {memory}", f"{setting['peak_above_input_mb']:.0f} MB", "bounded"),
+        ]
+    same = "yes" if claims["prune_equals_reference"] else "no"
+    far = f"{claims['leverage_worst_difference']:.0e}"
+    lines += [
+        (f"its rows are those of the quadratic rule on {spaced(REFERENCE_ROWS)} rows, in every run", same, "yes"),
+        (f"`leverage` in two passes: largest difference from the full SVD of {spaced(SVD_ROWS)} rows", far, "1e-06"),
+    ]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 100_000], help="two pool sizes or more, rising")
+    parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 100_000], help="pool sizes, rising")
     parser.add_argument("--prune-rows", type=int, default=40_000)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])

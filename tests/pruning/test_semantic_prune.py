@@ -84,6 +84,13 @@ def test_evidence_names_the_most_similar_earlier_row() -> None:
     assert out.pruned.tolist() == [2]
 
 
+def test_of_equal_neighbours_the_oldest_is_named_in_whichever_block_it_lies() -> None:
+    x = np.random.default_rng(0).normal(size=(5, 4))[np.tile(np.arange(5), 40)]
+    for memory in (1, 1 << 28):
+        out = prune_semantically(x, np.zeros(200, int), 5, memory=memory)
+        assert out.neighbour[5:].tolist() == np.tile(np.arange(5), 39).tolist()
+
+
 def test_width_and_length_of_embeddings_do_not_matter() -> None:
     rng = np.random.default_rng(2)
     x, labels = rng.normal(size=(400, 5)).astype(np.float16), rng.integers(3, size=400)

@@ -62,6 +62,24 @@ def test_exactly_the_budget_for_any_pool(
     json.dumps(selection.info, allow_nan=False)
 
 
+@pytest.mark.parametrize("name", [name for name, s in selectors().items() if "labels" in s.options])
+@relaxed
+@given(
+    labels=st.lists(st.sampled_from([-3, 0, 7, 10**12]), max_size=40),
+    budget=st.integers(0, 45),
+    kind=st.sampled_from(KINDS),
+    words=st.booleans(),
+)
+def test_exactly_the_budget_for_clusters_that_are_given_whatever_their_names_and_sizes(
+    name: str, labels: list[int], budget: int, kind: str, words: bool, make_features: Callable[..., Features]
+) -> None:
+    features = make_features(len(labels), 0, kind)
+    given_labels = np.array([str(label) for label in labels], dtype="<U13") if words else np.array(labels, dtype=int)
+    selection = select(name, features, budget, labels=given_labels)
+    assert len(selection.rows) == len(np.unique(selection.rows)) == min(budget, len(labels))
+    assert np.array_equal(selection.labels, np.unique(given_labels, return_inverse=True)[1])
+
+
 @cases
 @pytest.mark.parametrize("kind", ["plain", "missing", "duplicates", "constant"])
 def test_a_permutation_of_the_rows_permutes_the_answer(
