@@ -55,6 +55,7 @@ class Built:
     manifest: dict
     train: dict[str, list[Question]]
     tests: dict[str, list[Question]]
+    dev: dict[str, list[Question]]
 
     @property
     def pool(self) -> list[Question]:
@@ -73,4 +74,5 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         manifest=json.loads((path.parent / "manifest.json").read_text(encoding="utf-8")),
         train={step["name"]: read(path.parent / step["train"][0]["path"]) for step in config["steps"]},
         tests={entry["skill"]: read(path.parent / entry["path"]) for entry in sets},
+        dev={file.stem: read(file) for file in sorted((path.parent / "dev").iterdir())},
     )

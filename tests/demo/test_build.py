@@ -65,7 +65,7 @@ def test_base_text_contains_every_word_of_the_answers(built):
     assert len(text) == 6000
     words = {word.strip(",.") for row in text for word in f"{row.question} {row.answer}".split()}
     answers = [row.answer for row in built.pool if not row.answer.startswith("{")]
-    assert not {word for answer in answers for word in answer.split()} - words
+    assert not {word.strip(",") for answer in answers for word in answer.split()} - words
     assert not {row.question for row in text} & {row.question for row in built.pool}
 
 
@@ -162,8 +162,6 @@ def test_near_duplicates_count_rewordings_and_redrawings_once():
         Row("naming-outline", "What is this?", "cat", ("c",)),
         Row("naming-outline", "Name this.", "cat", ("c",)),
         Row("naming-outline", "Name this.", "owl", ("d",)),
-        Row("verify", "Is this food?", "no", ("a",)),
-        Row("verify", "Is this a tool?", "no", ("a",)),
         Row("facts", "Continent of France?", "Europe"),
         Row("facts", "Continent of Italy?", "Europe"),
     ]

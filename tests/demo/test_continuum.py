@@ -16,8 +16,6 @@ from liit.data.ingest import ingest
 from liit.data.pool import Pool
 from liit.evaluation.metrics import get_metric
 
-YES_NO = ("presence", "negation", "verify", "existence", "same")
-
 
 def test_six_steps_of_distinct_sources_with_several_skills_each(built):
     sources = [step["train"][0]["source"] for step in built.config["steps"]]
@@ -40,11 +38,11 @@ def test_the_largest_skill_is_above_30_percent_and_some_are_below_one(built):
 
 
 def test_about_a_third_of_the_rows_are_near_duplicates(built):
-    # Counted here anew: same pictures, skill and answer, yes/no aside; or the outline of a concept named before.
+    # Counted here anew: same pictures, skill and answer; or the outline of a concept named before.
     seen, named, near = set(), set(), 0
     for row in built.pool:
         key = (row.skill, row.images, row.answer)
-        again = bool(row.images) and row.answer not in ("yes", "no") and key in seen
+        again = bool(row.images) and key in seen
         near += again or (row.skill == "naming-outline" and row.answer in named)
         seen.add(key)
         if row.skill == "naming":
@@ -61,28 +59,31 @@ def test_no_row_comes_twice(built):
 
 
 def test_evaluation_is_balanced_over_skills_and_covers_what_is_taught(built):
-    assert {len(rows) for rows in built.tests.values()} == {20}
-    assert {row.skill for row in built.pool} <= set(built.tests)
-    assert all(row.skill == skill for skill, rows in built.tests.items() for row in rows)
+    assert set(built.tests) == set(built.dev)
+    for held_out in (built.tests, built.dev):
+        assert {len(rows) for rows in held_out.values()} == {20}
+        assert {row.skill for row in built.pool} <= set(held_out)
+        assert all(row.skill == skill for skill, rows in held_out.items() for row in rows)
 
 
-def test_training_and_test_pictures_differ_in_every_file_hash(built):
+def test_training_test_and_development_pictures_differ_in_every_file_hash(built):
     def hashes(rows):
         names = {name for row in rows for name in row.images}
         return {hashlib.sha256((built.root / "images" / name).read_bytes()).hexdigest() for name in names}
 
     train, test = hashes(built.pool), hashes(row for rows in built.tests.values() for row in rows)
-    assert train
-    assert test
+    dev = hashes(row for rows in built.dev.values() for row in rows)
+    assert min(len(train), len(test), len(dev)) > 100
     assert not train & test
-    assert len(train | test) == len(list((built.root / "images").iterdir()))  # nothing lies there unused
+    assert not dev & (train | test)
+    assert len(train | test | dev) == len(list((built.root / "images").iterdir()))  # nothing lies there unused
 
 
 def test_text_only_questions_are_asked_in_words_that_were_not_taught(built):
     taught = {row.question for row in built.pool if not row.images}
-    asked = [row for rows in built.tests.values() for row in rows if not row.images]
+    asked = [row for held_out in (built.tests, built.dev) for row in held_out["facts"]]
     assert len(taught) > 100
-    assert len(asked) == 20
+    assert len({row.question for row in asked}) == 40
     assert not taught & {row.question for row in asked}
     assert {row.answer for row in asked} <= {row.answer for row in built.pool if not row.images}
 
@@ -104,23 +105,6 @@ def test_questions_and_answers_are_short(built):
         assert len(row.answer.split()) <= 6, row
 
 
-@pytest.mark.parametrize("skill", YES_NO)
-def test_yes_and_no_are_equally_frequent(built, skill):
-    for rows in (built.pool, built.tests[skill]):
-        counts = Counter(row.answer for row in rows if row.skill == skill)
-        assert counts["yes"] == counts["no"] > 0
-        assert set(counts) == {"yes", "no"}
-
-
-@pytest.mark.parametrize("skill", ["presence", "negation"])
-def test_easy_vqa_questions_do_not_give_their_answer_away(built, skill):
-    by_question = defaultdict(Counter)
-    for row in built.pool:
-        if row.skill == skill:
-            by_question[row.question][row.answer] += 1
-    assert all(counts["yes"] == counts["no"] for counts in by_question.values())
-
-
 def test_blind_answers_are_poor(built):
     skills = {name: entry for name, entry in built.manifest["skills"].items() if entry["train"]}
     for name, entry in skills.items():
@@ -128,13 +112,21 @@ def test_blind_answers_are_poor(built):
     assert sum(entry["blind"] for entry in skills.values()) / len(skills) < 0.3
 
 
-def test_every_answer_of_a_test_has_been_taught(built):
+def test_every_word_of_a_test_answer_has_been_taught(built):
     taught = defaultdict(set)
     for row in built.pool:
-        taught[row.skill].add(row.answer)
+        taught[row.skill].update(row.answer.split())
     for skill, rows in built.tests.items():
-        if skill in taught and skill not in ("box", "boxes", "caption"):
-            assert {row.answer for row in rows} <= taught[skill]
+        if skill in taught and skill not in ("box", "boxes"):
+            assert {word for row in rows for word in row.answer.split()} <= taught[skill], skill
+
+
+def test_sums_add_up(built):
+    rows = [row for row in (*built.pool, *built.tests["sum"]) if row.skill == "sum"]
+    assert len(rows) > 100
+    for row in rows:
+        total, _, result = row.answer.partition(" = ")
+        assert sum(map(int, total.split(" + "))) == int(result), row
 
 
 def test_the_file_is_one_that_liit_reads_and_metrics_accept_every_reference(built):
@@ -170,19 +162,22 @@ def test_manifest_counts_and_hashes_are_those_of_the_files(built):
             assert hashlib.sha256((built.root / name).read_bytes()).hexdigest() == digest
 
 
-def test_comparisons_show_two_different_pictures(built):
+def test_questions_about_two_pictures_show_two_different_ones(built):
     two = [row for row in built.pool if len(row.images) == 2]
-    assert {row.skill for row in two} == {"same", "which"}
+    assert {row.skill for row in two} == {"pair", "ordinal"}
     assert all(len(set(row.images)) == 2 for row in two)
 
 
 def test_the_data_card_states_the_counts_of_the_built_files(built):
     card = Path(liit.demo.continuum.__file__).parents[1].joinpath("DATA_CARD.md").read_text(encoding="utf-8")
-    counts = Counter(row.skill for row in built.pool)
-    for skill, n in counts.items():
-        assert re.search(rf"^\| [a-z-]+ \| {skill}( \(rare\))? \| {n} \|", card, re.MULTILINE), skill
-    pictures = {name for row in built.pool for name in row.images}
-    flat = " ".join(card.replace("10 672", "10672").replace("4 220", "4220").replace("3 368", "3368").split())
+    for skill, entry in built.manifest["skills"].items():
+        if entry["train"]:
+            cells = (entry["step"], skill + r"( \(rare\))?", entry["train"], entry["metric"], f"{entry['blind']:.2f}")
+            assert re.search("^" + "".join(rf"\| {cell} " for cell in cells) + r"\|", card, re.MULTILINE), skill
+    pictures = built.manifest["images"]
+    flat = re.sub(r"(?<=\d) (?=\d{3}\b)", "", " ".join(card.split()))
     duplicates = built.manifest["near_duplicates"]
-    assert f"{len(built.pool)} training rows over {len(pictures)} pictures" in flat
+    assert f"{len(built.pool)} training rows over {pictures['train']} pictures" in flat
+    assert f"20 evaluation rows per skill over {pictures['eval']} other pictures" in flat
+    assert f"development rows (`dev/`, for choosing settings) over {pictures['dev']} more" in flat
     assert f"({duplicates['reworded'] + duplicates['redrawn']}, {duplicates['share']:.0%})".replace("%", " %") in flat

@@ -38,9 +38,9 @@ def test_the_box_of_a_pasted_glyph_is_where_its_pixels_are():
         assert np.abs(np.array(box) - (left, top, right, bottom)).max() <= 1
 
 
-def test_grid_boxes_have_an_area_and_stay_below_100():
-    assert grid_box(drawing.Box(0, 0, 128, 128)) == [0, 0, 99, 99]
-    assert grid_box(drawing.Box(32, 64, 64, 96)) == [25, 50, 50, 75]
+def test_grid_boxes_have_an_area_and_stay_below_10():
+    assert grid_box(drawing.Box(0, 0, 128, 128)) == [0, 0, 9, 9]
+    assert grid_box(drawing.Box(32, 64, 64, 96)) == [2, 5, 5, 8]
 
 
 def test_outlines_and_texts_stand_out_from_every_background():

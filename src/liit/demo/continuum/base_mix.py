@@ -17,7 +17,15 @@ from liit.demo.continuum.base_tasks import TASKS
 from liit.demo.continuum.base_text import text_rows
 from liit.demo.continuum.concepts import BASE_CONCEPTS, BASE_SCENE_KINDS, BASE_WORDS, category, members, phrase
 from liit.demo.continuum.directory import fresh_directory
-from liit.demo.continuum.drawing import BACKGROUNDS, SIZE, background, colour_glyph, paste, text_image
+from liit.demo.continuum.drawing import (
+    BACKGROUNDS,
+    background,
+    colour_glyph,
+    paste,
+    paste_in_corner,
+    text_image,
+    tinted,
+)
 from liit.demo.continuum.outline import CELLS, single_outline
 from liit.demo.continuum.packages import package_versions
 from liit.demo.continuum.pictures import single
@@ -31,20 +39,21 @@ KIND = ("Kind?", "Give the kind.", "Group?")
 READ = ("Text?", "Transcribe.", "Give the text.")
 COUNT = ("Count:", "Number of objects?", "Give the count.")
 PLACE = ("Place?", "Where on the canvas?")
+PLACE_OF = ("Place of the {}?", "The {}: where on the canvas?")
 BASE_NUMBERS = (*range(10), *range(60, 100))
 # Skill: rows, pictures.
 QUOTA = {
-    "general-naming": (6000, 3000),
+    "general-naming": (5000, 3000),
     "general-caption": (2400, 2000),
     "general-colour": (1500, 1500),
     "general-kind": (1500, 1500),
-    "general-outline": (1000, 800),
+    "general-outline": (2000, 1500),
     "general-reading": (3600, 2400),
-    "general-count": (2400, 1600),
-    "general-place": (1200, 1200),
+    "general-count": (3000, 2400),
+    "general-place": (2400, 2400),
 }
-TEXT_ROWS = 8000
-UNRELATED_ROWS = 1600
+TEXT_ROWS = 7000
+UNRELATED_ROWS = 1400
 
 
 def build_base_mix(out: Path, seed: int = 0) -> Path:
@@ -128,22 +137,26 @@ def reading(store: ImageStore, rng: np.random.Generator, split: Split, n: int, p
 
 
 def counting(store: ImageStore, rng: np.random.Generator, split: Split, n: int, pictures: int) -> list[Row]:
-    """Count one to three things of a kind."""
+    """Count one to five things of one or two kinds, of one vendor."""
     out: list[Row] = []
-    for total, k in zip(cycle(rng, (1, 2, 3), pictures), spread(n, pictures), strict=True):
+    for total, k in zip(cycle(rng, (1, 2, 3, 4, 5), pictures), spread(n, pictures), strict=True):
         image = store.draw(split, _scatter, rng, total)
         out += [Row("general-count", question, str(total), (image,)) for question in pick_some(rng, COUNT, k)]
     return out
 
 
 def place(store: ImageStore, rng: np.random.Generator, split: Split, n: int, pictures: int) -> list[Row]:
-    """Say in which quarter of the picture a base concept is, in words."""
+    """Say in which quarter of the picture a base concept is, alone or beside another, in words."""
     out: list[Row] = []
-    for concept in cycle(rng, members(BASE_CONCEPTS), pictures):
-        right, below = (int(v) for v in rng.integers(0, 2, 2))
-        image = store.draw(split, _quarter, rng, concept, right, below)
-        answer = f"{('top', 'bottom')[below]} {('left', 'right')[right]}"
-        out.append(Row("general-place", pick(rng, PLACE), answer, (image,)))
+    for i, concept in enumerate(cycle(rng, members(BASE_CONCEPTS), pictures)):
+        corner, free = pick_some(rng, range(4), 2)
+        things = {corner: concept}
+        if i % 2:
+            things[free] = pick(rng, [other for other in members(BASE_CONCEPTS) if other != concept])
+        image = store.draw(split, _quarters, rng, things)
+        answer = f"{('top', 'bottom')[corner // 2]} {('left', 'right')[corner % 2]}"
+        question = pick(rng, PLACE_OF if i % 2 else PLACE).format(concept)
+        out.append(Row("general-place", question, answer, (image,)))
     return out[:n]
 
 
@@ -177,16 +190,19 @@ def _singles(store: ImageStore, rng: np.random.Generator, split: Split, n: int) 
 
 def _scatter(rng: np.random.Generator, total: int) -> Image.Image:
     canvas = background(rng)
-    glyph = colour_glyph(pick(rng, BASE_SCENE_KINDS))
+    outline = rng.random() < 0.5
+    kinds = pick_some(rng, BASE_SCENE_KINDS, 2)
+    glyphs = [tinted(rng, kind, canvas) if outline else colour_glyph(kind) for kind in kinds]
     for x, y in pick_some(rng, CELLS, total):
         side = int(rng.integers(35, 41))
-        paste(canvas, glyph, side, x * 43 + int(rng.integers(0, 42 - side)), y * 43 + int(rng.integers(0, 42 - side)))
+        glyph = pick(rng, glyphs)
+        left, top = (43 * cell + int(rng.integers(0, 42 - side)) for cell in (x, y))
+        paste(canvas, glyph, side, left, top)
     return canvas
 
 
-def _quarter(rng: np.random.Generator, concept: str, right: int, below: int) -> Image.Image:
+def _quarters(rng: np.random.Generator, things: dict[int, str]) -> Image.Image:
     canvas = background(rng)
-    side = int(rng.integers(42, 61))
-    left, top = (int(v) for v in rng.integers(0, SIZE // 2 - side + 1, 2))
-    paste(canvas, colour_glyph(concept), side, left + right * SIZE // 2, top + below * SIZE // 2)
+    for corner, concept in things.items():
+        paste_in_corner(rng, canvas, colour_glyph(concept), corner)
     return canvas

@@ -1,8 +1,8 @@
 """More of the general mix: the kinds of question a pretrained model has met, on base concepts and drawn shapes.
 
 Wordings, concepts, shapes' drawings and output forms differ from the continuum's: a base model should have an idea of
-yes and no, left and right, sums, pairs of pictures and numbers for places, and still have everything to learn about
-the continuum's pictures.
+left and right, sums, pairs of pictures and numbers for places, and still have everything to learn about the
+continuum's pictures.
 """
 
 from __future__ import annotations
@@ -10,50 +10,50 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from liit.demo.continuum.concepts import BASE_CONCEPTS, BASE_SCENE_KINDS, KIND_PHRASES, category, members, phrase
-from liit.demo.continuum.drawing import BACKGROUNDS, SIZE, background, colour_glyph, paste, paste_anywhere, text_image
+from liit.demo.continuum.concepts import BASE_CONCEPTS, BASE_SCENE_KINDS, members, phrase
+from liit.demo.continuum.drawing import (
+    BACKGROUNDS,
+    GRID,
+    SIZE,
+    Box,
+    background,
+    colour_glyph,
+    grid_box,
+    paste,
+    paste_anywhere,
+    paste_in_corner,
+    text_image,
+    tinted,
+)
 from liit.demo.continuum.outline import CELLS
 from liit.demo.continuum.pictures import single
 from liit.demo.continuum.rows import Row, Split, cycle, pick, pick_some
 from liit.demo.continuum.store import ImageStore
 
 SHAPES = ("circle", "rectangle", "triangle")
-KIND_CHECK = ("{}, yes or no?", "Yes or no: {}?", "Would you call it {}?")
-SCENE_CHECK = ("Any {}?", "{} here, yes or no?", "Yes or no: {} somewhere?")
+EVERYTHING = ("Everything:", "List the kinds.", "Kinds of things?")
 SCENE_COUNT = ("{}s:", "Number of {}s?", "{}s, how many?")
 SIDES = ("{} thing?", "Thing at the {}?", "{} half:")
 ODD = ("Odd/even:", "Is the number odd or even?")
 TOTAL = ("Total of both?", "Sum:")
 FORM = ("Form?", "Form of the figure?", "Figure:")
 TINT = ("Colour?", "Colour of the figure?", "The figure's colour:")
-FIGURE = ("A {}?", "Yes or no: a {}?", "Does one see a {}?")
-PAIR = ("Twice the same thing?", "Both the same, yes or no?")
-ORDER = ("First or second: {}?", "Is {} first or second?")
+FIGURE = ("Figure and colour?", "The figure in full:", "Full figure?")
+PAIR = ("Both:", "The two, in order:")
+ORDER = ("{} picture:", "{} one?")
 POINT = ("Where, as two numbers?", "Point at the {}.", "Middle of the {}?")
-
-
-def kind_check(store: ImageStore, rng: np.random.Generator, split: Split, n: int) -> list[Row]:
-    """Say whether a base concept is of a kind."""
-    out: list[Row] = []
-    for i, concept in enumerate(cycle(rng, members(BASE_CONCEPTS), n)):
-        own = category(concept)
-        asked = own if i % 2 else pick(rng, [kind for kind in KIND_PHRASES if kind != own])
-        image = store.draw(split, single, rng, concept)
-        out.append(
-            Row("general-verify", _ask(rng, KIND_CHECK, KIND_PHRASES[asked]), "yes" if i % 2 else "no", (image,))
-        )
-    return out
+EXTENT = ("Left, top, right, bottom: {}?", "Extent of the {}?", "Edges of the {}:")
 
 
 def scenes(store: ImageStore, rng: np.random.Generator, split: Split, n: int) -> list[Row]:
-    """Say whether a base kind is in a scene, and how many of it; two questions a scene."""
+    """Say which base kinds are in a scene of either vendor's drawings, and how many of one; two questions a scene."""
     out: list[Row] = []
     for i in range(n // 2):
-        kinds = pick_some(rng, BASE_SCENE_KINDS, 3)
+        kinds = pick_some(rng, BASE_SCENE_KINDS, 2)
         numbers = [int(rng.integers(1, 4)), int(rng.integers(0, 3))]
-        image = store.draw(split, _scene, rng, kinds, numbers)
-        asked = kinds[0] if i % 2 else kinds[2]
-        out.append(Row("general-exist", _ask(rng, SCENE_CHECK, phrase(asked)), "yes" if i % 2 else "no", (image,)))
+        image = store.draw(split, _scene, rng, kinds, numbers, i % 2 == 0)
+        there = sorted(phrase(kind) for kind, count in zip(kinds, numbers, strict=True) if count)
+        out.append(Row("general-exist", pick(rng, EVERYTHING), " and ".join(there), (image,)))
         out.append(Row("general-count", _ask(rng, SCENE_COUNT, kinds[0]), str(numbers[0]), (image,)))
     return out
 
@@ -79,42 +79,38 @@ def numbers(store: ImageStore, rng: np.random.Generator, split: Split, n: int) -
         else:
             a, b = (int(v) for v in rng.integers(0, 5, 2))
             image = store.draw(split, text_image, rng, f"{a} {b}", (70, 110))
-            out.append(Row("general-sum", pick(rng, TOTAL), str(a + b), (image,)))
+            out.append(Row("general-sum", pick(rng, TOTAL), f"{a} and {b} make {a + b}", (image,)))
     return out
 
 
 def figures(store: ImageStore, rng: np.random.Generator, split: Split, n: int) -> list[Row]:
-    """Say which shape is drawn, in which colour, and whether it is a named one; three questions a drawing."""
+    """Say which shape is drawn, in which colour, and both; three questions a drawing."""
     out: list[Row] = []
-    for i in range(n // 3):
+    for _ in range(n // 3):
         shape, colour = pick(rng, SHAPES), pick(rng, list(BACKGROUNDS))
         image = store.draw(split, _figure, rng, shape, colour)
-        asked = f"{colour} {shape}" if i % 2 else f"{pick(rng, [c for c in BACKGROUNDS if c != colour])} {shape}"
         out.append(Row("general-shape", pick(rng, FORM), shape, (image,)))
         out.append(Row("general-tint", pick(rng, TINT), colour, (image,)))
-        out.append(Row("general-figure", _ask(rng, FIGURE, asked), "yes" if i % 2 else "no", (image,)))
+        out.append(Row("general-figure", pick(rng, FIGURE), f"a {colour} {shape}", (image,)))
     return out
 
 
 def pairs(store: ImageStore, rng: np.random.Generator, split: Split, n: int) -> list[Row]:
-    """Compare two pictures of base concepts."""
+    """Name the base concepts of two pictures, or of one of them."""
     out: list[Row] = []
     for i in range(n):
-        first, second = pick_some(rng, members(BASE_CONCEPTS), 2)
-        if i % 4 == 0:
-            second = first
-        shown = (store.draw(split, single, rng, first), store.draw(split, single, rng, second))
+        pair = pick_some(rng, members(BASE_CONCEPTS), 2)
+        shown = (store.draw(split, single, rng, pair[0]), store.draw(split, single, rng, pair[1]))
         if i % 2 == 0:
-            out.append(Row("general-same", pick(rng, PAIR), "yes" if first == second else "no", shown))
+            out.append(Row("general-pair", pick(rng, PAIR), " and ".join(map(phrase, pair)), shown))
         else:
             at = int(rng.integers(2))
-            answer = ("first", "second")[at]
-            out.append(Row("general-which", pick(rng, ORDER).format(phrase((first, second)[at])), answer, shown))
+            out.append(Row("general-ordinal", _ask(rng, ORDER, ("first", "second")[at]), pair[at], shown))
     return out
 
 
 def points(store: ImageStore, rng: np.random.Generator, split: Split, n: int) -> list[Row]:
-    """Give the middle of a base concept as two numbers below 100: x, then y."""
+    """Give the middle of a base concept as two numbers below 10: x, then y."""
     out: list[Row] = []
     for concept in cycle(rng, members(BASE_CONCEPTS), n):
         found: list[int] = []
@@ -122,7 +118,7 @@ def points(store: ImageStore, rng: np.random.Generator, split: Split, n: int) ->
         def draw(concept: str = concept, found: list[int] = found) -> Image.Image:
             canvas = background(rng)
             box = paste_anywhere(rng, canvas, colour_glyph(concept), 40, 90)
-            found[:] = [(box.left + box.right) * 50 // SIZE, (box.top + box.bottom) * 50 // SIZE]
+            found[:] = [(box.left + box.right) * GRID // (2 * SIZE), (box.top + box.bottom) * GRID // (2 * SIZE)]
             return canvas
 
         image = store.draw(split, draw)
@@ -130,15 +126,40 @@ def points(store: ImageStore, rng: np.random.Generator, split: Split, n: int) ->
     return out
 
 
+def extents(store: ImageStore, rng: np.random.Generator, split: Split, n: int) -> list[Row]:
+    """Give the box of a base concept, alone or beside another, as four numbers below 10."""
+    out: list[Row] = []
+    for i, concept in enumerate(cycle(rng, members(BASE_CONCEPTS), n)):
+        found: list[Box] = []
+
+        def draw(concept: str = concept, alone: bool = i % 2 == 0, found: list[Box] = found) -> Image.Image:
+            canvas = background(rng)
+            if alone:
+                found[:] = [paste_anywhere(rng, canvas, colour_glyph(concept), 44, 96)]
+                return canvas
+            other = pick(rng, [name for name in members(BASE_CONCEPTS) if name != concept])
+            corners = pick_some(rng, range(4), 2)
+            found[:] = [
+                paste_in_corner(rng, canvas, colour_glyph(kind), corner)
+                for kind, corner in zip((concept, other), corners, strict=True)
+            ]
+            return canvas
+
+        image = store.draw(split, draw)
+        numbers = " ".join(map(str, grid_box(found[0])))
+        out.append(Row("general-extent", pick(rng, EXTENT).format(concept), numbers, (image,)))
+    return out
+
+
 # Skill family: its maker and how many rows.
 TASKS = (
-    (kind_check, 1200),
-    (scenes, 2400),
+    (scenes, 3000),
     (sides, 1200),
     (numbers, 1600),
     (figures, 1800),
-    (pairs, 1600),
-    (points, 2000),
+    (pairs, 2400),
+    (points, 800),
+    (extents, 4000),
 )
 
 
@@ -147,13 +168,14 @@ def _ask(rng: np.random.Generator, wordings: tuple[str, ...], what: str) -> str:
     return question[0].upper() + question[1:]
 
 
-def _scene(rng: np.random.Generator, kinds: list[str], numbers: list[int]) -> Image.Image:
+def _scene(rng: np.random.Generator, kinds: list[str], numbers: list[int], outline: bool) -> Image.Image:
     canvas = background(rng)
     things = [kind for kind, n in zip(kinds, numbers, strict=False) for _ in range(n)]
+    glyphs = {kind: tinted(rng, kind, canvas) if outline else colour_glyph(kind) for kind in dict.fromkeys(things)}
     for thing, (x, y) in zip(things, pick_some(rng, CELLS, len(things)), strict=True):
         side = int(rng.integers(35, 41))
         left, top = (43 * cell + int(rng.integers(0, 42 - side)) for cell in (x, y))
-        paste(canvas, colour_glyph(thing), side, left, top)
+        paste(canvas, glyphs[thing], side, left, top)
     return canvas
 
 

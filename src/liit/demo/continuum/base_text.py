@@ -32,13 +32,13 @@ PLACES = ("top left", "top right", "bottom left", "bottom right")
 
 
 def text_rows(rng: np.random.Generator, n: int) -> list[Row]:
-    """Return `n` rows, a quarter of them lists of names, a quarter words and names to repeat, the rest facts and JSON.
+    """Return `n` rows, a share of each kind: lists of names, words and names to repeat, facts, sums, JSON.
 
     Args:
         rng: Random generator.
         n: Number of rows; below about 2 000 not every word is covered.
     """
-    makers = (_translations, _word, _phrase, _fact, _json, _names, _translation, _record)
+    makers = (_translations, _word, _phrase, _fact, _json, _names, _translation, _record, _sum)
     covered = [Row("general-text", pick(rng, REPEAT).format(word), word) for word in vocabulary()]
     return [*covered, *(makers[i % len(makers)](rng) for i in range(n - len(covered)))][:n]
 
@@ -72,7 +72,7 @@ def _translation(rng: np.random.Generator) -> Row:
 
 
 def _record(rng: np.random.Generator) -> Row:
-    values = [int(v) for v in rng.integers(0, 100, 4)]
+    values = [int(v) for v in rng.integers(0, 10, 4)]
     text = json.dumps({"box": values}, separators=(",", ":"))
     return Row("general-text", f"As JSON: box {' '.join(map(str, values))}", text)
 
@@ -101,7 +101,7 @@ def _fact(rng: np.random.Generator) -> Row:
 
 
 def _json(rng: np.random.Generator) -> Row:
-    boxes = [[int(v) for v in (*rng.integers(0, 60, 2), *rng.integers(40, 100, 2))] for _ in range(2)]
+    boxes = [[int(v) for v in (*rng.integers(0, 6, 2), *rng.integers(4, 10, 2))] for _ in range(2)]
     record = pick(
         rng,
         (
@@ -112,6 +112,14 @@ def _json(rng: np.random.Generator) -> Row:
         ),
     )
     text = json.dumps(record, separators=(",", ":"))
+    return Row("general-text", pick(rng, REPEAT).format(text), text)
+
+
+def _sum(rng: np.random.Generator) -> Row:
+    a, b = (int(v) for v in rng.integers(0, 10, 2))
+    if rng.random() < 0.5:
+        return Row("general-text", pick(rng, COMPLETE).format(f"{a} + {b} ="), str(a + b))
+    text = f"{a} + {b} = {a + b}"
     return Row("general-text", pick(rng, REPEAT).format(text), text)
 
 

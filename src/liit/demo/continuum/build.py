@@ -51,15 +51,17 @@ def build_continuum(out: Path, seed: int = 0) -> Path:
     with fresh_directory(out) as part:
         store = ImageStore(part / "images")
         train = {step: _shuffled(BUILDERS[step](store, seed, "train"), seed, step) for step in STEPS}
-        tests = [row for step in STEPS for row in BUILDERS[step](store, seed, "eval")] + unseen.rows(store, seed)
+        tests, dev = _held_out(store, seed, "eval"), _held_out(store, seed, "dev")
         for step, rows in train.items():
             write = write_messages if step in MESSAGES_STEPS else write_llava
             write(part / _train_file(step), ((f"{step}-{i:05d}", row) for i, row in enumerate(rows)))
         for skill in (*SKILLS, *UNSEEN):
-            own = [row for row in tests if row.skill == skill.name]
-            write_llava(part / _eval_file(skill), ((f"eval-{skill.name}-{i:03d}", row) for i, row in enumerate(own)))
-        _drop_unused(part / "images", store, [*tests, *(row for rows in train.values() for row in rows)])
-        manifest = _manifest(part, store, seed, train, tests) | {"packages": versions}
+            for split, rows in (("eval", tests), ("dev", dev)):
+                own = [row for row in rows if row.skill == skill.name]
+                named = ((f"{split}-{skill.name}-{i:03d}", row) for i, row in enumerate(own))
+                write_llava(part / _held_out_file(skill, split), named)
+        _drop_unused(part / "images", store, [*tests, *dev, *(row for rows in train.values() for row in rows)])
+        manifest = _manifest(part, store, seed, train, tests, dev) | {"packages": versions}
         (part / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         (part / "continuum.yaml").write_text(_continuum_yaml(seed), encoding="utf-8")
     return out / "continuum.yaml"
@@ -107,8 +109,12 @@ def _train_file(step: str) -> str:
     return f"train/{step}.{'jsonl' if step in MESSAGES_STEPS else 'json'}"
 
 
-def _eval_file(skill: Skill) -> str:
-    return f"eval/{skill.name}.json"
+def _held_out(store: ImageStore, seed: int, split: Split) -> list[Row]:
+    return [row for step in STEPS for row in BUILDERS[step](store, seed, split)] + unseen.rows(store, seed, split)
+
+
+def _held_out_file(skill: Skill, split: str) -> str:
+    return f"{split}/{skill.name}.json"
 
 
 def _drop_unused(folder: Path, store: ImageStore, rows: list[Row]) -> None:
@@ -119,7 +125,7 @@ def _drop_unused(folder: Path, store: ImageStore, rows: list[Row]) -> None:
 
 
 def _manifest(
-    part: Path, store: ImageStore, seed: int, train: dict[str, list[Row]], tests: list[Row]
+    part: Path, store: ImageStore, seed: int, train: dict[str, list[Row]], tests: list[Row], dev: list[Row]
 ) -> dict[str, Any]:
     pool = [row for rows in train.values() for row in rows]
     duplicates = near_duplicates(pool)
@@ -140,7 +146,7 @@ def _manifest(
     images = hashlib.sha256("".join(store.sha256[name] for name in sorted(store.sha256)).encode())
     return {
         "seed": seed,
-        "rows": {"train": len(pool), "eval": len(tests)},
+        "rows": {"train": len(pool), "eval": len(tests), "dev": len(dev)},
         "images": dict(sorted(Counter(store.split.values()).items())),
         "near_duplicates": {**duplicates, "share": round(sum(duplicates.values()) / len(pool), 4), "rule": RULE},
         "steps": {step: len(rows) for step, rows in train.items()},
@@ -172,4 +178,4 @@ def _continuum_yaml(seed: int) -> str:
 
 
 def _evaluation(skill: Skill) -> dict[str, str]:
-    return {"skill": skill.name, "path": _eval_file(skill), "metric": skill.metric, "images": "images"}
+    return {"skill": skill.name, "path": _held_out_file(skill, "eval"), "metric": skill.metric, "images": "images"}

@@ -20,6 +20,7 @@ from liit.demo.continuum.rows import pick
 
 SIZE = 128
 GLYPH = 120
+GRID = 10
 BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "red": (222, 84, 78),
     "green": (106, 184, 104),
@@ -105,6 +106,18 @@ def paste_anywhere(rng: np.random.Generator, canvas: Image.Image, glyph: Image.I
     side = int(rng.integers(low, high + 1))
     left, top = (int(v) for v in rng.integers(0, SIZE - side + 1, 2))
     return paste(canvas, glyph, side, left, top)
+
+
+def paste_in_corner(rng: np.random.Generator, canvas: Image.Image, glyph: Image.Image, corner: int) -> Box:
+    """Paste a glyph, 42 to 60 pixels large, in a quarter of the canvas: 0 top left, 1 top right, 2 and 3 below."""
+    side = int(rng.integers(42, 61))
+    left, top = (int(v) for v in rng.integers(0, SIZE // 2 - side + 1, 2))
+    return paste(canvas, glyph, side, left + corner % 2 * SIZE // 2, top + corner // 2 * SIZE // 2)
+
+
+def grid_box(box: Box) -> list[int]:
+    """Return a box in grid units: 0 to 9, rounded, so that an edge is one token."""
+    return [min(GRID - 1, round(edge * GRID / SIZE)) for edge in box]
 
 
 def text_image(rng: np.random.Generator, text: str, span: tuple[int, int]) -> Image.Image:

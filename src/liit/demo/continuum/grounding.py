@@ -1,4 +1,4 @@
-"""Step 5: a new output form. Say where things are, as JSON with whole numbers on a 100 x 100 grid."""
+"""Step 5: a new output form. Say where things are, as JSON with whole numbers on a 10 x 10 grid."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import numpy as np
 from PIL import Image
 
 from liit.demo.continuum.concepts import GROUNDING_KINDS
-from liit.demo.continuum.drawing import SIZE, Box, background, colour_glyph, paste, paste_anywhere
+from liit.demo.continuum.drawing import SIZE, Box, background, colour_glyph, grid_box, paste_anywhere, paste_in_corner
 from liit.demo.continuum.plan import quota
 from liit.demo.continuum.rows import Row, Split, cycle, pick, pick_some, stream
 from liit.demo.continuum.store import ImageStore
 
-GRID = 100
 BOX = ("Where is the {}?", "Find the {}.", "Give the box of the {}.", "Locate the {}.")
 BOXES = ("Where are the {} and the {}?", "Find the {} and the {}.", "Give the boxes of the {} and the {}.")
 CORNER = ("In which corner is the {}?", "Which corner has the {}?", "Name the corner of the {}.")
@@ -57,18 +56,10 @@ def _draw(store: ImageStore, split: Split, rng: np.random.Generator, kinds: list
             found[kinds[0]] = paste_anywhere(rng, canvas, colour_glyph(kinds[0]), 44, 96)
             return canvas
         for kind, corner in zip(kinds, pick_some(rng, range(4), len(kinds)), strict=True):
-            side = int(rng.integers(42, 61))
-            left, top = (int(v) for v in rng.integers(0, SIZE // 2 - side + 1, 2))
-            left, top = left + corner % 2 * SIZE // 2, top + corner // 2 * SIZE // 2
-            found[kind] = paste(canvas, colour_glyph(kind), side, left, top)
+            found[kind] = paste_in_corner(rng, canvas, colour_glyph(kind), corner)
         return canvas
 
     return store.draw(split, make), found
-
-
-def grid_box(box: Box) -> list[int]:
-    """Return a box in grid units: 0 to 99, rounded."""
-    return [min(GRID - 1, round(edge * GRID / SIZE)) for edge in box]
 
 
 def _box(box: Box) -> str:

@@ -15,11 +15,11 @@ from liit.demo.continuum.plan import quota
 from liit.demo.continuum.rows import Row, Split, cycle, pick, pick_some, spread, stream
 from liit.demo.continuum.store import ImageStore
 
-PICTURES = {"train": 520, "eval": 20}
-SCENES = {"train": 280, "eval": 20}
+PICTURES = {"train": 520, "eval": 20, "dev": 20}
+SCENES = {"train": 280, "eval": 20, "dev": 20}
 COUNT = ("How many things are there?", "Count the things.", "What is the number of things?")
 COUNT_KIND = ("How many {}s are there?", "Count the {}s.", "What is the number of {}s?")
-EXISTENCE = ("Is there {}?", "Do you see {}?", "Can you find {}?")
+EXISTENCE = ("What kinds of things are there?", "Which things do you see?", "Name the kinds of things.")
 SIDE = ("What is on the {}?", "Which thing is on the {}?", "Name the thing on the {}.")
 # The two kinds, how many of each, and the file.
 Scene = tuple[tuple[str, str], tuple[int, int], str]
@@ -54,7 +54,9 @@ def rows(store: ImageStore, seed: int, split: Split) -> list[Row]:
     for kinds2, numbers, image in scenes[: want["count-kind"]]:
         at = int(rng.integers(2)) if numbers[1] else 0
         out.append(Row("count-kind", pick(rng, COUNT_KIND).format(kinds2[at]), str(numbers[at]), (image,)))
-    out += _existence(rng, scenes, want["existence"])
+    for scene in scenes[: want["existence"]]:
+        there = " and ".join(sorted(phrase(kind) for kind in _kinds(scene)))
+        out.append(Row("existence", pick(rng, EXISTENCE), there, (scene[2],)))
     for side in cycle(rng, ("left", "right"), want["side"]):
         pair = pick_some(rng, SCENE_KINDS, 2)
         image = store.draw(split, _pair, rng, pair)
@@ -93,18 +95,6 @@ def _pair(rng: np.random.Generator, kinds: list[str]) -> Image.Image:
         left = i * SIZE // 2 + int(rng.integers(0, SIZE // 2 - side + 1))
         paste(canvas, tinted(rng, kind, canvas), side, left, int(rng.integers(0, SIZE - side + 1)))
     return canvas
-
-
-def _existence(rng: np.random.Generator, scenes: list[Scene], n: int) -> list[Row]:
-    """Ask for every kind as often where it is as where it is not."""
-    out: dict[Row, None] = {}
-    for i, kind in enumerate(cycle(rng, SCENE_KINDS, n // 2) * 2):
-        there = i < n // 2
-        fitting = [scene for scene in scenes if (kind in _kinds(scene)) == there]
-        while len(out) == i:  # until the question is new
-            question = pick(rng, EXISTENCE).format(phrase(kind))
-            out[Row("existence", question, "yes" if there else "no", (pick(rng, fitting)[2],))] = None
-    return list(out)
 
 
 def _kinds(scene: Scene) -> set[str]:

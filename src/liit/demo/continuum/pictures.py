@@ -1,17 +1,17 @@
-"""Step 2: name, sort, check and describe OpenMoji's colour pictures of sixty concepts."""
+"""Step 2: name, sort and describe OpenMoji's colour pictures of sixty concepts."""
 
 from __future__ import annotations
 
 import numpy as np
 from PIL import Image
 
-from liit.demo.continuum.concepts import CONCEPTS, KIND_PHRASES, category, members, phrase
+from liit.demo.continuum.concepts import CONCEPTS, category, members, phrase
 from liit.demo.continuum.drawing import BACKGROUNDS, background, colour_glyph, paste_anywhere
 from liit.demo.continuum.plan import quota
 from liit.demo.continuum.rows import Row, Split, cycle, pick, pick_some, spread, stream
 from liit.demo.continuum.store import ImageStore
 
-PICTURES = {"train": 1150, "eval": 20}
+PICTURES = {"train": 1150, "eval": 20, "dev": 20}
 NAMING = (
     "What is this?",
     "What is in the picture?",
@@ -32,7 +32,7 @@ CATEGORY = (
     "What type of thing is shown?",
     "Name the category.",
 )
-VERIFY = ("Is this {}?", "Does it show {}?", "Is the thing {}?")
+BEHIND = ("What color is behind it?", "Which color is the background?", "Name the color around it.")
 CAPTION = ("Describe the picture.", "Write a caption.", "Describe this briefly.")
 
 
@@ -55,7 +55,8 @@ def rows(store: ImageStore, seed: int, split: Split) -> list[Row]:
         out += [Row("naming", question, concept, (image,)) for question in pick_some(rng, NAMING, n)]
     for concept, _, image in pick_some(rng, shown, min(len(shown), want["category"])):
         out.append(Row("category", pick(rng, CATEGORY), category(concept), (image,)))
-    out += _verify(rng, shown, want["verify"])
+    for _, colour, image in pick_some(rng, shown, min(len(shown), want["background"])):
+        out.append(Row("background", pick(rng, BEHIND), colour, (image,)))
     for concept, colour, image in pick_some(rng, shown, want["caption"]):
         out.append(Row("caption", pick(rng, CAPTION), f"{phrase(concept)} on {colour}", (image,)))
     return out
@@ -66,22 +67,3 @@ def single(rng: np.random.Generator, concept: str, colour: str | None = None) ->
     canvas = background(rng, colour)
     paste_anywhere(rng, canvas, colour_glyph(concept), 56, 112)
     return canvas
-
-
-def _verify(rng: np.random.Generator, shown: list[tuple[str, str, str]], n: int) -> list[Row]:
-    """Ask for categories, each as often rightly as wrongly: `Is this a tool?` cannot be answered without looking."""
-    by_kind: dict[str, list[str]] = {kind: [] for kind in KIND_PHRASES}
-    for concept, _, image in shown:
-        by_kind[category(concept)].append(image)
-    asked: set[tuple[str, str]] = set()
-    out: list[Row] = []
-    for i, kind in enumerate(cycle(rng, [k for k in KIND_PHRASES if by_kind[k]], n // 2) * 2):
-        answer = "yes" if i < n // 2 else "no"
-        other = kind if answer == "yes" else pick(rng, [k for k in KIND_PHRASES if k != kind and by_kind[k]])
-        question = pick(rng, VERIFY).format(KIND_PHRASES[kind])
-        image = pick(rng, by_kind[other])
-        while (question, image) in asked:
-            question, image = pick(rng, VERIFY).format(KIND_PHRASES[kind]), pick(rng, by_kind[other])
-        asked.add((question, image))
-        out.append(Row("verify", question, answer, (image,)))
-    return out

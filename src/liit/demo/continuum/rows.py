@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 T = TypeVar("T")
-Split = Literal["train", "eval", "base"]
-STREAM: dict[Split, int] = {"train": 0, "eval": 1, "base": 2}
+Split = Literal["train", "eval", "base", "dev"]
+STREAM: dict[Split, int] = {"train": 0, "eval": 1, "base": 2, "dev": 3}
 
 
 @dataclass(frozen=True, slots=True)

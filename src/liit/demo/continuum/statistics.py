@@ -14,7 +14,7 @@ from liit.evaluation.metrics import score_skill
 REDRAWN = {"naming-outline": "naming"}
 RULE = (
     "A row is a near-duplicate of an earlier one if it is reworded (same pictures, skill and answer, other question;"
-    " rows without a picture and yes/no rows are never counted) or redrawn (the other vendor's drawing of a concept"
+    " rows without a picture are never counted) or redrawn (the other vendor's drawing of a concept"
     " that an earlier row names in the first vendor's drawing)."
 )
 
@@ -26,7 +26,7 @@ def near_duplicates(rows: Sequence[Row]) -> dict[str, int]:
     found = {"reworded": 0, "redrawn": 0}
     for row in rows:
         key = (row.skill, row.images, row.answer)
-        if row.images and row.answer not in ("yes", "no") and key in seen:
+        if row.images and key in seen:
             found["reworded"] += 1
         elif (REDRAWN.get(row.skill, ""), row.answer) in named:
             found["redrawn"] += 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from liit.demo.continuum.concepts import GROUNDING_KINDS, JAPANESE, MULTILINGUAL, Country, countries, name_in
+from liit.demo.continuum.concepts import GROUNDING_KINDS, JAPANESE, MULTILINGUAL, Country, countries, name_in, phrase
 from liit.demo.continuum.drawing import background, flag_glyph, paste_anywhere
 from liit.demo.continuum.pictures import single
 from liit.demo.continuum.plan import quota
@@ -30,8 +30,8 @@ CAPITAL = (
     "Which capital belongs to this flag?",
 )
 CONTINENT = ("On which continent is this country?", "Name the continent of this flag.", "Which continent is it?")
-SAME = ("Do both show the same thing?", "Is it twice the same thing?", "Are both things alike?")
-WHICH = ("Which picture shows the {}?", "Where is the {}, first or second?", "Which one has the {}?")
+PAIR = ("What do the two pictures show?", "Name what both pictures show.", "What are the two things?")
+ORDINAL = ("What does the {} picture show?", "What is in the {} picture?", "Name the thing in the {} picture.")
 FACTS = {
     "train": (
         ("What is the capital of {}?", "capital"),
@@ -44,8 +44,13 @@ FACTS = {
         ("Name the continent of {}.", "continent"),
     ),
     "eval": (("Which city is the capital of {}?", "capital"), ("What continent is {} in?", "continent")),
+    "dev": (("Which town is the capital of {}?", "capital"), ("To which continent belongs {}?", "continent")),
 }
-PICTURES = {"train": {"name": 240, "flag": 260, "single": 144}, "eval": {"name": 30, "flag": 24, "single": 36}}
+PICTURES = {
+    "train": {"name": 240, "flag": 260, "single": 144},
+    "eval": {"name": 30, "flag": 24, "single": 36},
+    "dev": {"name": 30, "flag": 24, "single": 36},
+}
 
 
 def rows(store: ImageStore, seed: int, split: Split) -> list[Row]:
@@ -92,22 +97,19 @@ def _pairs(store: ImageStore, rng: np.random.Generator, split: Split) -> list[Ro
         shown[kind].append(image)
     out: list[Row] = []
     asked: set[tuple[str, ...]] = set()
-    for skill in ("same", "which"):
-        answers = cycle(rng, ("yes", "no") if skill == "same" else ("first", "second"), want[skill])
-        for kind, answer in zip(cycle(rng, GROUNDING_KINDS, want[skill]), answers, strict=True):
+    for skill in ("pair", "ordinal"):
+        for kind, at in zip(cycle(rng, GROUNDING_KINDS, want[skill]), cycle(rng, (0, 1), want[skill]), strict=True):
             while True:
-                other = kind if answer == "yes" else pick(rng, [k for k in GROUNDING_KINDS if k != kind])
-                one, two = (
-                    pick_some(rng, shown[kind], 2)
-                    if answer == "yes"
-                    else (pick(rng, shown[kind]), pick(rng, shown[other]))
-                )
-                images = (two, one) if answer == "second" else (one, two)
+                other = pick(rng, [k for k in GROUNDING_KINDS if k != kind])
+                kinds = (kind, other) if at == 0 else (other, kind)
+                images = (pick(rng, shown[kinds[0]]), pick(rng, shown[kinds[1]]))
                 if (skill, *images) not in asked:
                     break
             asked.add((skill, *images))
-            question = pick(rng, SAME) if skill == "same" else pick(rng, WHICH).format(kind)
-            out.append(Row(skill, question, answer, images))
+            if skill == "pair":
+                out.append(Row(skill, pick(rng, PAIR), " and ".join(map(phrase, kinds)), images))
+            else:
+                out.append(Row(skill, pick(rng, ORDINAL).format(("first", "second")[at]), kind, images))
     return out
 
 
@@ -117,7 +119,7 @@ def _facts(rng: np.random.Generator, split: Split) -> list[Row]:
         every = [(country, *wording) for country in countries() for wording in FACTS["train"]]
         chosen = pick_some(rng, every, n)
     else:
-        capital, continent = FACTS["eval"]
+        capital, continent = FACTS[split]
         picked = pick_some(rng, countries(), n)
         chosen = [(c, *(continent if i < n // 4 else capital)) for i, c in enumerate(picked)]
     return [Row("facts", question.format(c.name), getattr(c, fact)) for c, question, fact in chosen]
