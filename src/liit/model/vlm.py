@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -160,7 +161,7 @@ def load_vlm(
     except InputError:
         raise
     except LOADING_ERRORS as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = shorten(str(error).strip() or type(error).__name__, 200, placeholder=" ...")  # some list all types
         raise InputError(
             f"model.path: cannot load {path!r} ({reason}); expected {BUILTIN}demo, a directory or a hub name of an "
             "image-text-to-text model with safetensors weights, tokenizer and image processor"
