@@ -6,17 +6,26 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from liit.data.containers import Container, HeldImage, Row
-from liit.data.formats import Draft, Format, ImageSource
+from liit.data.formats import Format, ImageSource
 from liit.data.images import ImageChecker, ImageError, read_bytes
 from liit.data.paths import ImageRoot
-from liit.data.sample import ImageRef, Sample, content_hash
+from liit.data.sample import ImageRef, Message, Sample, content_hash
 from liit.data.validate import RowError, check_id, check_messages, check_text
 from liit.errors import InputError
 
 _WORKERS = 8
+
+
+class _Checked(NamedTuple):
+    """A draft that is well-formed; its images have not been looked at."""
+
+    id: str | None
+    skill: str
+    messages: tuple[Message, ...]
+    images: tuple[ImageSource, ...]
 
 
 class RowReader:
@@ -57,8 +66,8 @@ class RowReader:
         Returns:
             For each row a sample, or what is wrong with it.
         """
-        drafts = [self._draft(row) for row in rows]
-        sources = [image for draft in drafts if isinstance(draft, Draft) for image in draft.images]
+        drafts = [self._checked(row) for row in rows]
+        sources = [image for draft in drafts if isinstance(draft, _Checked) for image in draft.images]
         found = iter(self._workers.map(self._image, sources) if len(sources) > 1 else map(self._image, sources))
         samples: list[Sample | RowError] = []
         for row, draft in zip(rows, drafts, strict=True):
@@ -70,20 +79,20 @@ class RowReader:
             if bad is not None:
                 samples.append(RowError.from_image(bad))
                 continue
-            samples.append(self._sample(row, draft, [i for i in images if isinstance(i, ImageRef)], container, form))
+            held = tuple(image for image in images if isinstance(image, ImageRef))
+            samples.append(self._sample(row, draft, held, container, form))
         return samples
 
-    def _draft(self, row: Row) -> Draft | RowError:
+    def _checked(self, row: Row) -> _Checked | RowError:
         try:
             if row.error:
                 raise RowError(*row.error)
             if not isinstance(row.value, Mapping):
                 raise RowError("not-an-object", f"the row is {type(row.value).__name__}; expected an object")
             draft = self.format.parse(row.value)
-            check_id(draft.id)
-            _skill(draft.fields, self.skill_key)
+            checked = _Checked(check_id(draft.id), _skill(draft.fields, self.skill_key), draft.messages, draft.images)
             check_messages(draft.messages, len(draft.images))
-            return draft
+            return checked
         except RowError as bad:
             return bad
 
@@ -98,18 +107,17 @@ class RowReader:
         except ImageError as problem:
             return problem
 
-    def _sample(self, row: Row, draft: Draft, images: Sequence[ImageRef], container: Container, form: str) -> Sample:
-        id = check_id(draft.id)
-        if id is None:
-            id = content_hash(draft.messages, tuple(images))[:32]
+    def _sample(
+        self, row: Row, draft: _Checked, images: tuple[ImageRef, ...], container: Container, form: str
+    ) -> Sample:
+        id = draft.id if draft.id is not None else content_hash(draft.messages, images)[:32]
         inside = [
             HeldImage(image.sha256, len(source.data), source.base64)
             for source, image in zip(draft.images, images, strict=True)
             if source.data is not None
         ]
         raw = container.keep(row, inside)
-        skill = _skill(draft.fields, self.skill_key)
-        return Sample(id, draft.messages, tuple(images), self.source, skill, raw, self.format.name, form)
+        return Sample(id, draft.messages, images, self.source, draft.skill, raw, self.format.name, form)
 
 
 def _skill(row: Mapping[str, Any], key: str) -> str:

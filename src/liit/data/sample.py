@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Role = Literal["system", "user", "assistant"]
 
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+
 IMAGE_TAG = "<image>"
 """Stands in a message's text where an image goes; one tag per image, in the order of the images."""
 
@@ -137,4 +139,4 @@ def content_hash(messages: tuple[Message, ...], images: tuple[ImageRef, ...]) ->
         SHA-256, hexadecimal.
     """
     content = [[[message.role, message.text] for message in messages], [image.sha256 for image in images]]
-    return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode("ascii")).hexdigest()
+    return hashlib.sha256(_ENCODE(content).encode("ascii")).hexdigest()

