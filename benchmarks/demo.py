@@ -14,8 +14,10 @@ import platform
 import shutil
 from pathlib import Path
 
+from liit.demo.continuum import cached_continuum
 from liit.demo.run import METHODS, run_demo
 from liit.lifelong.parallel import cores
+from liit.lifelong.workbench import cache_directory
 from liit.report import summary_table, to_json
 
 RESULTS = Path(__file__).parent / "results" / "demo.json"
@@ -49,6 +51,13 @@ def reachable(reference: Path) -> dict[str, float]:
     return {name: skill["score"] for name, skill in skills.items()}
 
 
+def blind(seed: int) -> dict[str, float]:
+    """What the most frequent training answer to the same question scores, skill by skill, without a picture."""
+    manifest = cached_continuum(cache_directory(), seed).parent / "manifest.json"
+    skills = json.loads(manifest.read_text(encoding="utf-8"))["skills"]
+    return {name: skill["blind"] for name, skill in skills.items() if skill["blind"] is not None}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-demo"))
@@ -60,7 +69,7 @@ def main() -> None:
     rows = json.loads(to_json(summary_table(result.runs, result.reference)))
     RESULTS.parent.mkdir(exist_ok=True)
     facts = {"cores": cores(), "machine": platform.machine(), "seed": arguments.seed, "seconds": result.seconds}
-    results = {**facts, "rows": rows, "reachable": reachable(result.reference)}
+    results = {**facts, "rows": rows, "reachable": reachable(result.reference), "blind": blind(arguments.seed)}
     RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     print(markdown(rows))
 

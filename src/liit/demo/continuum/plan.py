@@ -35,7 +35,7 @@ SKILLS: tuple[Skill, ...] = (
     Skill("outline", "side", 90),
     Skill("grounding", "box", 480, "box-iou"),
     Skill("grounding", "corner", 240),
-    Skill("grounding", "boxes", 80, "boxes-iou"),
+    Skill("grounding", "boxes", 100, "boxes-iou"),
     Skill("world", "name-es", 140),
     Skill("world", "name-fr", 140),
     Skill("world", "name-de", 140),
@@ -46,7 +46,7 @@ SKILLS: tuple[Skill, ...] = (
     Skill("world", "continent", 160),
     Skill("world", "pair", 160),
     Skill("world", "ordinal", 160),
-    Skill("world", "facts", 192),
+    Skill("world", "facts", 240),
 )
 # What the base model knows and no step teaches: does it survive?
 UNSEEN: tuple[Skill, ...] = (

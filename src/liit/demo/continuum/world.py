@@ -42,6 +42,8 @@ FACTS = {
         ("On which continent is {}?", "continent"),
         ("{} lies on which continent?", "continent"),
         ("Name the continent of {}.", "continent"),
+        ("{}: which capital?", "capital"),
+        ("{}: which continent?", "continent"),
     ),
     "eval": (("Which city is the capital of {}?", "capital"), ("What continent is {} in?", "continent")),
     "dev": (("Which town is the capital of {}?", "capital"), ("To which continent belongs {}?", "continent")),
