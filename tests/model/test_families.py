@@ -239,6 +239,19 @@ def test_image_tokens_in_the_text_are_refused(vlm: VLM, encoder: ChatEncoder) ->
             encoder.encode(talk("hostile", f"Is {vlm.processor.video_token} a word?", "no"))
 
 
+@pytest.mark.parametrize("size", [(1, 1), (3, 50), (1, 1000)], ids=str)
+def test_image_of_any_shape_is_taken_whole_or_refused_by_id(
+    vlm: VLM, encoder: ChatEncoder, size: tuple[int, int]
+) -> None:
+    messages = (Message("user", "<image>\nWhat?"), Message("assistant", "no"))
+    sample = Sample("thin", messages, (picture(1, size),))
+    if size == (1, 1000) and "qwen" in vlm.base.config.model_type:
+        with pytest.raises(RowRefusedError, match=r"sample 'thin': the processor of .* refuses image '1.png'"):
+            encoder.encode(sample)
+        return
+    assert np.isfinite(run(vlm, [encoder.encode(sample)], Pixels(vlm))[0]).all()
+
+
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_a_row_gives_the_same_in_any_batch(vlm: VLM, rows: list[Encoded], side: str) -> None:
     """Text-only rows beside image rows, several images a row, all sizes; positions under either padding."""
