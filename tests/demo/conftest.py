@@ -74,5 +74,5 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         manifest=json.loads((path.parent / "manifest.json").read_text(encoding="utf-8")),
         train={step["name"]: read(path.parent / step["train"][0]["path"]) for step in config["steps"]},
         tests={entry["skill"]: read(path.parent / entry["path"]) for entry in sets},
-        dev={file.stem: read(file) for file in sorted((path.parent / "dev").iterdir())},
+        dev={file.stem: read(file) for file in sorted((path.parent / "dev").glob("*.json"))},
     )

@@ -61,6 +61,7 @@ def build_continuum(out: Path, seed: int = 0) -> Path:
                 named = ((f"{split}-{skill.name}-{i:03d}", row) for i, row in enumerate(own))
                 write_llava(part / _held_out_file(skill, split), named)
         _drop_unused(part / "images", store, [*tests, *dev, *(row for rows in train.values() for row in rows)])
+        _move_development_pictures(part, store)
         manifest = _manifest(part, store, seed, train, tests, dev) | {"packages": versions}
         (part / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         (part / "continuum.yaml").write_text(_continuum_yaml(seed), encoding="utf-8")
@@ -122,6 +123,15 @@ def _drop_unused(folder: Path, store: ImageStore, rows: list[Row]) -> None:
     for name in sorted(set(store.sha256) - used):
         (folder / name).unlink()
         del store.sha256[name], store.split[name]
+
+
+def _move_development_pictures(part: Path, store: ImageStore) -> None:
+    """Put them beside the development rows: no run reads them, so no run computes vision features of them."""
+    folder = part / "dev" / "images"
+    folder.mkdir()
+    for name in store.sha256:
+        if store.split[name] == "dev":
+            (part / "images" / name).rename(folder / name)
 
 
 def _manifest(
