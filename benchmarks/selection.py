@@ -245,7 +245,11 @@ def spaced(rows: int) -> str:
 def markdown(claims: dict[str, Any]) -> str:
     """The table of docs/selection.md."""
     small, large = spaced(claims["rows"][0]), spaced(claims["rows"][-1])
-    wall = f"wall, {claims['threads']} threads"
+
+    def both(cpu: str, wall: str) -> str:
+        """Wall time of one thread says nothing beside its CPU time."""
+        return f"{cpu} (CPU)" + (f", {wall} (wall, {claims['threads']} threads)" if claims["threads"] > 1 else "")
+
     grown, peak = claims["growth_exponent"], claims["select_peak_mb"][str(claims["rows"][-1])]
     lines = [
         ("what, on rows of 512 float32", "measured", "wanted"),
@@ -253,7 +257,7 @@ def markdown(claims: dict[str, Any]) -> str:
         (f"`adapt-inf` in one call, {large} rows: peak memory above the input", f"{peak:.0f} MB", "1 GB"),
         (
             f"its time from {small} to {large} rows grows with N to the power of",
-            f"{grown['cpu']:.2f} (CPU), {grown['wall']:.2f} ({wall})",
+            both(f"{grown['cpu']:.2f}", f"{grown['wall']:.2f}"),
             "1.1",
         ),
     ]
@@ -262,7 +266,7 @@ def markdown(claims: dict[str, Any]) -> str:
         lines += [
             (
                 f"k-means for 10 values of k, {spaced(n)} rows: faster than 10 `MiniBatchKMeans` fits",
-                f"{faster['cpu']:.1f} times (CPU), {faster['wall']:.1f} times ({wall})",
+                both(f"{faster['cpu']:.1f} times", f"{faster['wall']:.1f} times"),
                 "5 times",
             ),
             (f"its inertia over theirs, worst k, {spaced(n)} rows", f"{inertia:.3f}", "1.02"),
@@ -270,13 +274,9 @@ def markdown(claims: dict[str, Any]) -> str:
     for setting in claims["prune"]:
         what = f"`semantic_prune` of {spaced(claims['prune_rows'])} rows in {CLUSTERS} clusters to half"
         memory = f"`memory` {setting['memory_mb']:.0f} MB"
-        cpu, walled = 100 * setting["of_multiply_cpu"], 100 * setting["of_multiply_wall"]
+        cpu, wall = (f"{100 * setting[f'of_multiply_{clock}']:.0f} %" for clock in ("cpu", "wall"))
         lines += [
-            (
-                f"{what}, {memory}: of the rate of matrix products",
-                f"{cpu:.0f} % (CPU), {walled:.0f} % ({wall})",
-                "50 %",
-            ),
+            (f"{what}, {memory}: of the rate of matrix products", both(cpu, wall), "50 %"),
             (f"its peak memory above the input, {memory}", f"{setting['peak_above_input_mb']:.0f} MB", "bounded"),
         ]
     same = "yes" if claims["prune_equals_reference"] else "no"
@@ -296,12 +296,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--out", type=Path, help="where to put the JSON; default: nowhere, with --write the results")
     parser.add_argument("--write", action="store_true", help="keep the JSON and put the table into the page")
+    parser.add_argument("--add", action="store_true", help="add to the measurements that the JSON holds")
     parser.add_argument("--measure", choices=MEASUREMENTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         print(json.dumps(MEASUREMENTS[options.measure](options.rows[0])))
         return
+    out = RESULTS if options.write else options.out
     results: dict[str, list[Measurement]] = {name: [] for name in MEASUREMENTS}
+    if options.add and out:
+        results = json.loads(out.read_text())["measurements"]
     for _ in range(options.rounds):
         for threads in options.threads:
             for name in ("select", "grid", "leverage"):
@@ -311,7 +315,6 @@ def main() -> None:
     print(markdown(claims))
     machine = {"cpu_count": os.cpu_count(), "machine": platform.machine(), "numpy": np.__version__, "dim": DIM}
     record = json.dumps({"machine": machine, "summary": claims, "measurements": results}, indent=2) + "\n"
-    out = RESULTS if options.write else options.out
     if out:
         out.write_text(record)
         print(f"written to {out}")

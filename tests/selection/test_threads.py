@@ -10,9 +10,14 @@ SCRIPT = """
 import hashlib
 import numpy as np
 from liit.pruning import prune_semantically
+from liit.selection.blocks import product
 from liit.selection import select, spherical_kmeans
 
 rng = np.random.default_rng(0)
+for n, m, d in ((300, 300, 700), (600, 30, 700), (40, 9, 3000)):  # plain products of these shapes do depend on it
+    for dtype in (np.float32, np.float64):
+        a, b = (rng.normal(size=(rows, d)).astype(dtype) for rows in (n, m))
+        print(hashlib.sha256(product(a, b).tobytes()).hexdigest())
 n, d = 300, 700
 x = (rng.normal(size=(8, d))[rng.integers(8, size=n)] + 2 * rng.normal(size=(n, d))).astype(np.float32)
 features = {name: x for name in ("gradient", "embedding", "last_hidden_weighted", "instructed_vision")}
