@@ -20,7 +20,7 @@ from liit.features.extraction import Extractor, Twin
 from liit.model import batch as batches
 from liit.model.batch import bucket_by_length, collate
 from liit.model.chat import ChatEncoder, Encoded
-from liit.model.vision import Pixels
+from liit.model.vision import Pixels, VisionCache
 from liit.model.vlm import VLM
 
 SETTINGS = FeatureSettings(dim=64, dtype="float32", batch_tokens=500)
@@ -229,3 +229,21 @@ def test_images_change_the_features_of_the_row_that_has_them(adapted: VLM) -> No
     swapped = model(twins(adapted, [second, text, first]))["log_perplexity"]
     assert abs(straight[0] - straight[2]) > 1e-3
     np.testing.assert_allclose(straight, swapped[::-1], rtol=1e-5)
+
+
+def test_trained_vision_tower_is_never_read_from_the_cache(adapted: VLM, tmp_path: Path) -> None:
+    """Kept features are of the tower as it came; scoring freezes what it must, and not so much that they seem right."""
+    samples = [s for s in mixed_samples() if s.images]
+    cache = VisionCache(adapted, tmp_path / "vision")
+    kept = extract(adapted, samples, ["embedding", "grad_norm"], tmp_path / "f", SETTINGS, vision=cache)
+    towers = [p for name, p in adapted.base.named_parameters() if "vision_tower" in name and ".lora_" not in name]
+    for parameter in towers:
+        parameter.requires_grad_(True)
+        parameter.data.mul_(1.3)
+    trained = extract(adapted, samples, ["embedding", "grad_norm"], tmp_path / "g", SETTINGS, vision=cache)
+    pixels = extract(adapted, samples, ["embedding", "grad_norm"], tmp_path / "h", SETTINGS)
+    np.testing.assert_allclose(trained["embedding"], pixels["embedding"], rtol=1e-5)
+    np.testing.assert_allclose(trained["grad_norm"], pixels["grad_norm"], rtol=1e-4)
+    assert np.abs(kept["embedding"] - trained["embedding"]).max() > 1e-2
+    assert trained.report is not None
+    assert trained.report.tower_images == trained.report.images

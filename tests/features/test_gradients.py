@@ -84,11 +84,12 @@ def test_gradients_with_checkpointing_and_dropout_left_on_are_those_without(
     plain = load_tiny(dtype=dtype)
     attach_lora(plain, r=3, alpha=6, dropout=0.5)
     randomise_lora(plain)
-    expected = batched(plain, encoded(plain), [0, 1, 2, 3])
+    rows = encoded(plain)[:3]
+    expected = batched(plain, rows, [0, 1, 2, 3])
     plain.model.train()
     plain.model.gradient_checkpointing_enable()
     plain.model.enable_input_require_grads()
-    out = batched(plain, encoded(plain), [0, 1, 2, 3])
+    out = batched(plain, rows, [0, 1, 2, 3])
     np.testing.assert_array_equal(out, expected)
     assert all(module.training for module in plain.model.modules())
 
@@ -97,7 +98,7 @@ def test_gradients_in_bfloat16_are_autograds_within_its_rounding(load_tiny: Call
     gradients = {}
     for dtype in ("float32", "bfloat16"):
         vlm = load_tiny(lora=True, dtype=dtype)
-        rows = encoded(vlm)
+        rows = encoded(vlm)[:3]
         ours, autograd = batched(vlm, rows, [1, 2]), [row_gradient(vlm, row, [1, 2]) for row in rows]
         gradients[dtype] = ours, autograd
     for ours, autograd, exact in zip(*gradients["bfloat16"], gradients["float32"][1], strict=True):
@@ -186,7 +187,7 @@ def test_extraction_leaves_no_trace(adapted: VLM, monkeypatch: pytest.MonkeyPatc
     twins = [Twin(row, None) for row in encoded(adapted)[:2]]
 
     def fail(*_: object, **__: object) -> None:
-        assert not any(p.requires_grad for p in adapted.model.parameters())
+        assert not any(p.requires_grad for p in adapted.decoder_layers.parameters())
         assert not any(module.training for module in adapted.model.modules())
         raise RuntimeError("stop")
 

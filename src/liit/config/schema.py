@@ -192,9 +192,6 @@ class FeatureSettings(_Section):
         0.9, description="share of the instruction's attention that instructed_vision averages over (ScalSelect's tau)"
     )
     dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="type of vectors on disk")
-    vision_cache: bool = Field(
-        True, description="keep the frozen vision tower's outputs, so that each image is computed once for all steps"
-    )
 
 
 class SelectionSettings(_Section):

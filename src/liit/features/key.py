@@ -46,7 +46,7 @@ def model_key(vlm: VLM, template_id: str, vision: VisionInputs) -> dict[str, str
         "checkpoint": vlm.checkpoint_id,
         "template": template_id,
         "weights": str(next(vlm.base.parameters()).dtype).removeprefix("torch."),
-        "vision": "kept in float16" if kept else "computed",
+        "vision": "kept" if kept else "computed",
     }
 
 

@@ -84,9 +84,9 @@ def _start_graph(_module: nn.Module, args: tuple[Any, ...], options: dict[str, A
 
 @contextmanager
 def only_scoring(vlm: VLM) -> Iterator[None]:
-    """Evaluation mode (no dropout, no checkpointing) and nothing trainable while the block runs; then as before."""
+    """Evaluation mode (no dropout, no checkpointing) and frozen decoder layers while the block runs; then as before."""
     training = [module for module in vlm.model.modules() if module.training]
-    trainable = [parameter for parameter in vlm.model.parameters() if parameter.requires_grad]
+    trainable = [parameter for parameter in vlm.decoder_layers.parameters() if parameter.requires_grad]
     vlm.model.eval()
     for parameter in trainable:
         parameter.requires_grad_(False)
