@@ -130,6 +130,24 @@ def test_extract_goes_on_where_it_was_and_keeps_checkpoints_apart(
     assert said.code == 2
     assert "another checkpoint" in said.err
     assert "'elephant' is not a feature" in say(*arguments, "--features", "elephant").err
+    other = facts(*arguments, "--features", "el2n,log_perplexity", "--set", "lora.r=2", "--refresh")
+    assert other["checkpoint"] != first["checkpoint"]
+    assert other["rows"] == first["rows"]
+
+
+def test_gradients_along_adams_steps_from_the_training_before(ready: Path, say: Say, facts: Callable[..., Any]) -> None:
+    common = ("--config", ready / "c/continuum.yaml", "--pool", ready / "pool")
+    state, adapter = ready / "adam.safetensors", ready / "adam-adapter"
+    chosen = ("--selection", ready / "selection/selection.parquet")
+    facts("train", *common, *chosen, "--out", adapter, "--optimizer-state", state)
+    extract = ("extract", *common, "--features", "gradient", "--adapter", adapter, "--out", ready / "stepped")
+    assert facts(*extract, "--optimizer-state", state)["rows"] == 2 * ROWS
+    said = say(*extract)
+    assert said.code == 2
+    assert "another optimizer of gradient" in said.err
+    said = say(*extract, "--optimizer-state", ready / "nothing")
+    assert said.code == 2
+    assert "optimizer_state: there is no file" in said.err
 
 
 def test_select_explains_and_writes_the_user_s_own_rows_back(ready: Path, facts: Callable[..., Any]) -> None:

@@ -17,6 +17,9 @@ Config = Annotated[Path, typer.Option("--config", help="Continuum file that give
 PoolPath = Annotated[Path, typer.Option("--pool", help="Directory of the pool.")]
 FEATURES = "gradient,embedding,log_perplexity,el2n,entropy,image_grounding,grad_norm"
 Adapter = Annotated[Path | None, typer.Option(help="Adapter to start from; none: the base model.")]
+OptimizerState = Annotated[
+    Path | None, typer.Option(help="Adam's moments from `liit train`: gradients are those it would step along (LESS).")
+]
 
 
 @app.command()
@@ -95,10 +98,17 @@ def extract(
     out: Annotated[Path, typer.Option(help="Directory of the feature store.")],
     features: Annotated[str, typer.Option(help="Feature names, separated by commas.")] = FEATURES,
     adapter: Adapter = None,
+    optimizer_state: OptimizerState = None,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Compute everything anew if the store is another checkpoint's.")
+    ] = False,
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compute features of a pool's samples with one checkpoint."""
+    """Compute features of a pool's samples with one checkpoint.
+
+    What is stored is not computed again; given again after a stop, the command goes on where it was.
+    """
     bench, reporter = _bench(config, settings, as_json)
     from liit.data.pool import Pool
     from liit.doctor import compare, watched
@@ -114,7 +124,16 @@ def extract(
     prediction = examine_step(bench, adapter, fitting, names, out)
     report = ExtractionReport()
     with reporter.stage(None, pool.name, "extract", len(fitting)) as progress, watched(bench.vlm.device) as watch:
-        result = stages.extract_step(bench, adapter, fitting, names, out, progress, report)
+
+        def shown(rows: int) -> None:
+            reporter.beside_rate(f"{report.tokens_per_second:,.0f} tokens/s")
+            progress(rows)
+
+        result = stages.extract_step(
+            bench, adapter, fitting, names, out, shown, report, optimizer_state=optimizer_state, refresh=refresh
+        )
+    for line in report.notes:
+        reporter.say(line)
     for line in compared_lines(compare(prediction, report, watch)):
         reporter.say(line)
     facts({**result, "refused": len(refused), "features_at": str(out)}, as_json)
@@ -216,6 +235,9 @@ def train(
     selection: Annotated[Path, typer.Option(help="selection.parquet: what to train on.")],
     out: Annotated[Path, typer.Option(help="Directory of the new adapter.")],
     adapter: Adapter = None,
+    optimizer_state: Annotated[
+        Path | None, typer.Option(help="Also write Adam's moments to this file, for `liit extract`.")
+    ] = None,
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
@@ -236,8 +258,9 @@ def train(
     samples = Pool.open(pool).take(stages.read_selection(selection))
     with reporter.stage(None, selection.parent.name, "train", None) as progress:
         result = stages.train_step(
-            bench, adapter, samples, out, seed=derived_seed(bench.continuum.seed, 0, "train"), progress=progress
-        )
+            bench, adapter, samples, out, seed=derived_seed(bench.continuum.seed, 0, "train"), progress=progress,
+            optimizer_state=optimizer_state,
+        )  # fmt: skip
     facts({**result, "adapter": str(out)}, as_json)
 
 

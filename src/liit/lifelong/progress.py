@@ -29,6 +29,9 @@ class Reporter:
     def note(self, text: str) -> None:
         """Say something about the stage at hand."""
 
+    def beside_rate(self, text: str) -> None:
+        """What to show beside the rate of the stage at hand, from its next progress on."""
+
     def say(self, text: str) -> None:
         """Say something about the run."""
 
@@ -44,12 +47,14 @@ class ConsoleReporter(Reporter):
     def __init__(self, console: Console, label: str = "") -> None:
         self.console, self.label = console, f"{label}: " if label else ""
         self._notes: list[str] = []
+        self._beside = ""
 
     @contextmanager
     def stage(self, number: int | None, step: str, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
         """Show a bar while the stage runs and a line when it is done."""
         start = time.perf_counter()
         self._notes.clear()
+        self._beside = ""
         title = f"{self.label}{'' if number is None else f'step {number} '}{step}, {name}"
         columns = (
             TextColumn("{task.description}"),
@@ -65,7 +70,7 @@ class ConsoleReporter(Reporter):
                 nonlocal done
                 done += units
                 rate = done / max(1e-9, time.perf_counter() - start)
-                bar.update(task, completed=done, rate=f"{rate:.1f}/s")
+                bar.update(task, completed=done, rate=f"{rate:.1f}/s{self._beside}")
 
             yield progress
         seconds = time.perf_counter() - start
@@ -76,6 +81,10 @@ class ConsoleReporter(Reporter):
     def note(self, text: str) -> None:
         """Add to the line of the stage at hand."""
         self._notes.append(text)
+
+    def beside_rate(self, text: str) -> None:
+        """Show it after the rate on the bar."""
+        self._beside = f", {text}" if text else ""
 
     def say(self, text: str) -> None:
         """Print a line of its own."""

@@ -146,6 +146,9 @@ def extract_step(
     out: Path,
     progress: Progress | None = None,
     report: ExtractionReport | None = None,
+    *,
+    optimizer_state: Path | None = None,
+    refresh: bool = False,
 ) -> Facts:
     """Score the samples with one checkpoint; what is there already is not computed again.
 
@@ -157,6 +160,8 @@ def extract_step(
         out: the feature store.
         progress: called with the number of rows just finished.
         report: is counted into.
+        optimizer_state: Adam's state, for gradients along which it would step.
+        refresh: compute everything anew when the store is another checkpoint's.
     """
     continuum = bench.continuum
     filled = fill_vision(bench, samples)
@@ -174,6 +179,8 @@ def extract_step(
         encoder=bench.encoder,
         progress=progress,
         report=report,
+        optimizer_state=optimizer_state,
+        refresh=refresh,
     )
     return {"rows": len(store.stored_ids()), "features": list(names), "checkpoint": vlm.checkpoint_id}
 
@@ -286,6 +293,7 @@ def train_step(
     seed: int,
     epochs: int | None = None,
     progress: Progress | None = None,
+    optimizer_state: Path | None = None,
 ) -> Facts:
     """Train the adapter on some samples and write it.
 
@@ -297,6 +305,7 @@ def train_step(
         seed: of the order of rows and of dropout.
         epochs: instead of ``training.epochs``.
         progress: called with the number of optimizer steps just done.
+        optimizer_state: file that gets Adam's moments, for `extract_step`.
     """
     fill_vision(bench, samples)
     vlm = bench.with_adapter(adapter)
@@ -311,6 +320,7 @@ def train_step(
         seed=seed,
         epochs=epochs,
         progress=lambda done, _total: step_done(done),
+        optimizer_state=optimizer_state,
     )
     with new_directory(out) as part:
         save_adapter(vlm, part)
