@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from liit.data.containers import CONTAINERS, Container, RowWriter, container_of
+from liit.data.containers import CONTAINERS, Container, RowWriter, known_container
 from liit.data.containers.parquet import joined, with_image_features
 from liit.data.formats import Format, get_format
 from liit.data.images import suffix_of
@@ -103,8 +103,8 @@ def check_target(path: Path, format: str) -> tuple[Format, Container]:
     Raises:
         InputError: There is no such format or folder, or the suffix does not suit the format.
     """
-    found, kind = get_format(format), container_of(path)
-    if path.suffix.lower() not in kind.suffixes or kind.name not in found.containers or path.suffix.endswith("gz"):
+    found, kind = get_format(format), known_container(path)
+    if kind is None or kind.name not in found.containers or path.suffix.endswith("gz"):
         suffixes = [s for name in found.containers for s in CONTAINERS[name].suffixes if not s.endswith("gz")]
         raise InputError(f"path: {path.name!r} does not suit {format}; expected a name that ends in {_or(suffixes)}")
     if not path.absolute().parent.is_dir():

@@ -47,7 +47,7 @@ class RowReader:
         self.format, self.source, self.root = format, source, root
         self.skill_key, self.embed_images = skill_key, embed_images
         self._images = ImageChecker()
-        self._workers: Executor = ThreadPoolExecutor(min(_WORKERS, len(os.sched_getaffinity(0))), "liit-images")
+        self._workers: Executor = ThreadPoolExecutor(min(_WORKERS, os.cpu_count() or 1), "liit-images")
 
     def __enter__(self) -> RowReader:
         return self

@@ -12,18 +12,25 @@ from liit.data.containers.tar import Tar
 from liit.errors import InputError
 
 __all__ = [
-    "CONTAINERS", "Container", "HeldImage", "Meter", "Row", "RowWriter", "container_of", "dataset_files", "read_rows",
+    "CONTAINERS", "Container", "HeldImage", "Meter", "Row", "RowWriter", "container_of", "dataset_files",
+    "known_container", "read_rows",
 ]  # fmt: skip
 
 CONTAINERS: dict[str, Container] = {container.name: container for container in (JsonText(), Parquet(), Tar())}
 
 
+_PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z")
+
+
+def known_container(path: Path) -> Container | None:
+    """The kind of a file by the end of its name; None when that says nothing."""
+    name = path.name.lower()
+    return next((container for container in CONTAINERS.values() if name.endswith(container.suffixes)), None)
+
+
 def container_of(path: Path) -> Container:
-    """The kind of a file, by its suffix; a file with another suffix is taken for JSON text."""
-    for container in CONTAINERS.values():
-        if path.suffix.lower() in container.suffixes:
-            return container
-    return CONTAINERS["json"]
+    """The kind of a file by the end of its name; one that says nothing is taken for JSON text."""
+    return known_container(path) or CONTAINERS["json"]
 
 
 def dataset_files(path: Path) -> list[Path]:
@@ -39,11 +46,13 @@ def dataset_files(path: Path) -> list[Path]:
         InputError: There is no such file.
     """
     if path.is_file():
+        if path.suffix.lower() in _PACKED and known_container(path) is None:
+            raise InputError(f"path: dataset file {str(path)!r} is compressed; unpack it first")
         return [path]
     if path.is_dir():
-        suffixes = {suffix for container in CONTAINERS.values() for suffix in container.suffixes}
-        found = [file for file in path.iterdir() if file.suffix.lower() in suffixes and file.name[0] != "."]
-        where = f"folder {str(path)!r} has no dataset file in it; expected {', '.join(sorted(suffixes))}"
+        found = [file for file in path.iterdir() if known_container(file) and file.name[0] != "."]
+        suffixes = sorted(suffix for container in CONTAINERS.values() for suffix in container.suffixes)
+        where = f"folder {str(path)!r} has no dataset file in it; expected {', '.join(suffixes)}"
     elif any(letter in path.name for letter in "*?["):
         found = list(path.parent.glob(path.name)) if path.parent.is_dir() else []
         where = f"no file is named like {str(path)!r}"

@@ -28,7 +28,7 @@ class Tar:
     """The container of `.tar`, `.tar.gz` and `.tgz` files."""
 
     name = "tar"
-    suffixes = (".tar", ".tgz", ".gz")
+    suffixes = (".tar", ".tar.gz", ".tgz")
 
     def read(self, path: Path, meter: Meter) -> Iterator[Row]:
         """Stream the rows. Members that lead outside, or are no files, spoil their row; a cut tar is an error."""
