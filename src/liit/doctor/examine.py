@@ -20,6 +20,7 @@ from liit.doctor.shape import ModelShape, outline, shape_of
 from liit.doctor.workload import choose_rows, look_at
 from liit.features import FeatureStore
 from liit.features.plan import plan_passes
+from liit.features.store import open_tables
 from liit.lifelong.workbench import Workbench
 from liit.model.chat import ChatEncoder, RowRefusedError
 from liit.model.vision import VisionInputs
@@ -167,12 +168,20 @@ def examine_step(
         names: standard feature names.
         out: the feature store; rows that it has are not counted.
     """
-    stored = set(FeatureStore(out).stored_ids()) if out.exists() and any(out.iterdir()) else set()
-    todo = [sample for sample in samples if sample.id not in stored]
+    todo = not_stored(samples, names, out)
     model = ModelAtHand(bench.continuum, adapter, bench=bench)
     chosen = [todo[i] for i in choose_rows(len(todo))]
     hashes = {image.sha256 for sample in todo for image in sample.images}
     return examine(model, chosen, len(todo), hashes, names, budget=SHORT_SECONDS, share=0.1)
+
+
+def not_stored(samples: Sequence[Sample], names: Sequence[str], out: Path) -> list[Sample]:
+    """Samples of which a feature store lacks something."""
+    if not open_tables(out):  # nothing yet, or what a killed extraction left before its first commit
+        return list(samples)
+    store = FeatureStore(out)
+    stored = set(store.stored_ids()) if set(names) <= set(store.names()) else set()
+    return [sample for sample in samples if sample.id not in stored]
 
 
 def _shuffled(n: int) -> list[int]:

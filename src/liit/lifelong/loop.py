@@ -62,7 +62,10 @@ class Loop:
     def __init__(self, directory: RunDirectory, method: Method, reporter: Reporter) -> None:
         self.directory, self.method, self.reporter = directory, method, reporter
         self.continuum = directory.continuum
+        from liit.doctor.follow import Forecaster  # which is built on the stages
+
         self.bench = Workbench(self.continuum)
+        self._forecaster = Forecaster(self.bench)
         self.pool = Pool.open_or_create(directory.pool)
         self.tasks: list[SkillTask] = []
 
@@ -132,7 +135,7 @@ class Loop:
         self._stage(
             number,
             "extract",
-            lambda progress: stages.extract_step(self.bench, adapter, samples, names, out, progress),
+            lambda progress: self._forecaster.extract(adapter, samples, names, out, progress, self.reporter.note),
             total=len(samples),
         )
         return out
