@@ -48,6 +48,7 @@ def ingest_step(pool: Pool, step: Step, number: int, progress: Progress | None =
     """
     total: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
+    same_content_in: Counter[str] = Counter()
     for index, part in enumerate(step.train):
         report = ingest(
             pool,
@@ -63,12 +64,14 @@ def ingest_step(pool: Pool, step: Step, number: int, progress: Progress | None =
             progress=increments(progress),
         )
         reasons.update(report.reasons)
+        same_content_in.update(report.same_content_in)
         for name in ("rows", "added", "quarantined", "duplicates", "same_content", "pruned"):
             total[name] += getattr(report, name)
     table = pool.columns(["source", "skill"])
     return {
         **total,
         "reasons": dict(sorted(reasons.items())),
+        "same_content_in": dict(sorted(same_content_in.items())),
         "pool_version": pool.version,
         "pool_size": len(pool),
         "sources": dict(sorted(Counter(table["source"].to_pylist()).items())),
