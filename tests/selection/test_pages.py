@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 from liit.selection import selectors
 
@@ -24,11 +26,27 @@ def test_the_table_of_methods_lists_every_method_its_features_and_its_options() 
         assert re.findall(r"`([^`]+)`", options) == list(selector.options)
 
 
-def test_the_page_on_official_code_shows_what_its_script_measures() -> None:
-    spec = importlib.util.spec_from_file_location("official_code", ROOT / "benchmarks" / "official_code.py")
+def load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    page = script.PAGE.read_text(encoding="utf-8")
-    assert page.split(script.BEGIN)[1].split(script.END)[0].strip() == script.table()
+    return script
+
+
+def shown(script: Any) -> str:
+    page: str = script.PAGE.read_text(encoding="utf-8")
+    return page.split(script.BEGIN)[1].split(script.END)[0].strip()
+
+
+def test_the_page_on_official_code_shows_what_its_script_measures() -> None:
+    script = load("official_code")
+    assert shown(script) == script.table()
+
+
+def test_the_page_on_official_code_shows_the_kept_measurements_of_features() -> None:
+    script = load("official_features")
+    result = json.loads(script.RESULTS.read_text(encoding="utf-8"))
+    assert shown(script) == script.table(result)
+    assert result["rows"] == script.ROWS
