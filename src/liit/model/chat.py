@@ -17,6 +17,7 @@ from liit.model.vlm import VLM
 
 __all__ = ["ChatEncoder", "Encoded", "RowRefusedError", "without_images"]
 
+REMEMBERED_TOKENS = 1 << 23  # some 100 MB
 LAYOUT = 2  # counts up when the same template and settings give other tokens than before
 
 
@@ -46,7 +47,10 @@ class Encoded:
 
 
 class ChatEncoder:
-    """Turns samples into tokens for one model; remembers how many tokens an image of a given size takes."""
+    """Turns samples into tokens for one model.
+
+    What a sample becomes does not depend on the weights, so it is remembered: a lifelong run meets a row at every step.
+    """
 
     def __init__(self, vlm: VLM) -> None:
         self.vlm = vlm
@@ -54,6 +58,9 @@ class ChatEncoder:
         self.tokenizer = vlm.tokenizer
         self.template = Template(vlm)
         self.image_tokens = ImageTokens(vlm)
+        self._memory: dict[tuple[str, str, bool], Encoded] = {}
+        self._memory_tokens = 0
+        self._memory_of = self._settings()
 
     @property
     def template_id(self) -> str:
@@ -91,15 +98,27 @@ class ChatEncoder:
                 template or tokenizer under which the answer cannot be located.
             InputError: an image that is gone.
         """
+        if self._memory_of != self._settings():
+            self._memory, self._memory_tokens, self._memory_of = {}, 0, self._settings()
+        key = (sample.id, sample.content_hash, images)
+        if key in self._memory:
+            return self._memory[key]
         messages = sample.messages if images else without_images(sample.messages)
         refs = sample.images if images else ()
         text, spans = self.template.lay_out(sample.id, messages)
-        return self._tokenise(sample.id, text, spans, refs)
+        encoded = self._tokenise(sample.id, text, spans, refs)
+        if self._memory_tokens + len(encoded) <= REMEMBERED_TOKENS:
+            self._memory[key] = encoded
+            self._memory_tokens += len(encoded)
+        return encoded
 
     def encode_prompt(self, sample: Sample) -> Encoded:
         """Tokenise everything before the last answer, ready for generation; the mask is all false."""
         text = self.template.prompt(sample.id, sample.messages[:-1])
         return self._tokenise(sample.id, text, [], sample.images)
+
+    def _settings(self) -> tuple[str, int]:
+        return str(self.processor.chat_template), self.vlm.max_length
 
     def _tokenise(self, sample_id: str, text: str, spans: Sequence[Span], images: tuple[ImageRef, ...]) -> Encoded:
         bos = self.tokenizer.bos_token  # as the model's own processor: added unless the template wrote it

@@ -36,6 +36,7 @@ class ImageTokens:
         self.placeholder = str(vlm.tokenizer.convert_ids_to_tokens(vlm.image_token_id))
         self.counts_images = "batch_num_images" in vlm.processor.image_processor.model_input_names
         self._known: dict[tuple[int, int, bool], Expansion] = {}
+        self._sizes: dict[str, tuple[int, int]] = {}
 
     def together(self, images: int) -> bool:
         """Whether images of a row with this many are treated otherwise than a single one."""
@@ -54,7 +55,9 @@ class ImageTokens:
         """
         from PIL import Image
 
-        size = _size(image)
+        if image.sha256 not in self._sizes:
+            self._sizes[image.sha256] = _size(image)
+        size = self._sizes[image.sha256]
         key = (*size, together)
         if key not in self._known:
             blank = [Image.new("RGB", size)] * (2 if together else 1)
