@@ -48,13 +48,16 @@ SPOIL = {
 }
 
 
+@pytest.mark.parametrize("summed", [True, False])
 @pytest.mark.parametrize("how", SPOIL)
-def test_a_spoilt_one_is_made_again(pool, how: str) -> None:
+def test_a_spoilt_one_is_made_again(pool, how: str, summed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not summed:  # as for a large one, whose bytes are not compared with their sum each time
+        monkeypatch.setattr("liit.data.known._SUMMED", 0)
     pool.add(samples(0, 2000))
     pool.remove(["5"], step=1)
     pool.add(samples(2000, 2001))
     SPOIL[how](pool.path / NAME)
-    if how == "zeros inside":  # shows when it is read: one error that names the file, and the next writer is well
+    if how == "zeros inside" and not summed:  # one error that names the file, and the next writer is well
         with pytest.raises(OSError, match=NAME):
             pool.add(samples(0, 2100))
     report = pool.add(samples(0, 2100))
