@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,18 @@ def test_wrong_input_is_one_line_and_code_2(
     assert said.err.startswith("liit: error: ")
     assert said.err.count("\n") == 1
     assert expected in said.err
+
+
+def test_a_model_that_is_larger_than_the_memory_is_warned_of(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from liit.doctor import diagnosis
+    from liit.doctor.machine import inspect_machine
+
+    monkeypatch.setattr(
+        diagnosis, "inspect_machine", lambda: replace(inspect_machine(), memory_available=1000, gpus=())
+    )
+    said = here(capsys, "doctor", "--model", model, "--set", "lora.r=4")
+    assert said.code == 0
+    assert "warning: memory will not suffice" in said.out
+    assert json.loads(here(capsys, "doctor", "--model", model, "--set", "lora.r=4", "--json").out)["warnings"]

@@ -98,7 +98,8 @@ def diagnose(
     model = ModelAtHand(continuum, adapter, run=run and tries)
     extraction = None if opened is None else examine_pool(model, opened, features, budget=budget)
     prediction = predict_continuum(model, budget=budget) if whole_run else None
-    memory = max([p.peak_memory for p in (extraction, prediction) if p is not None], default=0.0)
+    weights = float(model.shape.parameters * model.shape.width)
+    memory = max([p.peak_memory for p in (extraction, prediction) if p is not None], default=weights)
     disk = sum((p.bytes_written + p.vision_bytes) if isinstance(p, Prediction) else p.disk_bytes
                for p in (extraction, prediction) if p is not None)  # fmt: skip
     held = 0.0 if model.base_memory is None else model.base_memory  # what this very process holds is not free now
