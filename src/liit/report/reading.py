@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
@@ -57,9 +58,21 @@ def load_run(path: Path) -> Run:
     """Read one run directory, finished or not.
 
     Raises:
-        InputError: the directory has no readable run.json or continuum.yaml.
+        InputError: the directory has no readable run.json or continuum.yaml, or another of its files is damaged.
     """
     path = Path(path)
+    try:
+        return _load_run(path)
+    except InputError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError) as error:  # JSON and YAML of another form than we write
+        raise InputError(
+            f"runs: a file of {path} is not as liit wrote it ({type(error).__name__}: {error}); put it back, or make "
+            "the run again"
+        ) from error
+
+
+def _load_run(path: Path) -> Run:
     state, config = _run_json(path), _config(path)
     continuum = _outline(state, config)
     steps = tuple(_step(path, number, name) for number, name in enumerate(continuum.steps, start=1))
@@ -148,7 +161,7 @@ def _step(path: Path, number: int, name: str) -> Step:
         selection=_selection(directory),
         train=_json(directory / "train.json"),
         prune=_json(directory / "prune.json"),
-        pruned=pq.read_table(pruned) if pruned.is_file() else None,
+        pruned=_table(pruned) if pruned.is_file() else None,
         evaluation=_evaluation(directory),
     )
 
@@ -159,14 +172,21 @@ def _selection(directory: Path) -> Selection | None:
     labels = directory / "labels.parquet"
     clusters = None
     if labels.is_file():
-        table = pq.read_table(labels, columns=["id", "cluster"])
+        table = _table(labels).select(["id", "cluster"])
         clusters = dict(zip(table["id"].to_pylist(), table["cluster"].to_pylist(), strict=True))
     document = _json(directory / "selection.json") or {}
     return Selection(
-        table=pq.read_table(directory / "selection.parquet"),
+        table=_table(directory / "selection.parquet"),
         info={**document, **(document.get("selector") or {})},
         labels=clusters,
     )
+
+
+def _table(file: Path) -> pa.Table:
+    try:
+        return pq.read_table(file, page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"runs: {file} cannot be read as Parquet ({' '.join(str(error).split())[:160]})") from error
 
 
 def _with_pools(path: Path, steps: tuple[Step, ...]) -> tuple[Step, ...]:
