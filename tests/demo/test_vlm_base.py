@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from liit.config import FeatureSettings, TrainingSettings
+from liit.config import FeatureSettings
 from liit.data.sample import ImageRef, Message, Sample
 from liit.demo.continuum.concepts import BASE_CONCEPTS, members
 from liit.demo.continuum.drawing import BACKGROUNDS
@@ -20,10 +20,8 @@ from liit.demo.vlm import base_directory
 from liit.evaluation.generate import generate_answers
 from liit.features.extraction import Extractor, Twin
 from liit.model.chat import ChatEncoder
-from liit.model.lora import attach_lora
-from liit.model.vision import Pixels, VisionCache
+from liit.model.vision import Pixels
 from liit.model.vlm import VLM, load_vlm
-from liit.training import fit
 
 MEGABYTES_SHIPPED = 15
 
@@ -109,14 +107,6 @@ def test_rows_whose_answer_needs_the_image_are_grounded_in_it(base: VLM) -> None
     assert np.isnan(grounding(base, [row("t", "Repeat: cat", "cat", None)])).all()
 
 
-@pytest.mark.slow
-def test_grounding_is_about_one_where_the_question_holds_the_answer(base: VLM, tmp_path: Path) -> None:
-    """Once the model has learnt that some questions beside a picture do not need it; the base has never seen such."""
-    attach_lora(base, r=32, alpha=64)
-    encoder, vision = ChatEncoder(base), VisionCache(base, tmp_path)
-    pictured = readable(900, 6)
-    bare = [row(f"b{s.id}", f"Repeat: {s.messages[1].text}", s.messages[1].text, None) for s in pictured[:300]]
-    rows = [encoder.encode(sample) for sample in (*needing(300, 5), *pictured, *bare)]
-    fit(base, rows, TrainingSettings(batch_size=32, learning_rate=2e-3, epochs=3), vision=vision, seed=0)
+def test_grounding_is_about_one_where_the_question_holds_the_answer(base: VLM) -> None:
     assert geometric_mean(grounding(base, needing(60, 7))) > 3
     assert 2 / 3 < geometric_mean(grounding(base, readable(60, 8))) < 3 / 2
