@@ -6,7 +6,6 @@ import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
