@@ -13,6 +13,7 @@ from liit.doctor import predict_continuum
 from liit.doctor.continuum import ContinuumPrediction
 from liit.doctor.draw import draw
 from liit.doctor.examine import ModelAtHand
+from liit.errors import InputError
 
 
 def predict(path: Path, *settings: str, run: bool = False) -> ContinuumPrediction:
@@ -83,3 +84,12 @@ def test_some_rows_stand_for_all(continuum: Path) -> None:
     assert [s.id for s in few.samples] != [s.id for s in draw(part, seed=2, most=7).samples]
     numbers = [int(sample.id.rpartition("-")[2]) for sample in few.samples]
     assert numbers == sorted(numbers)
+
+
+def test_a_step_without_a_usable_row_is_one_line(continuum: Path, tmp_path: Path) -> None:
+    loaded = load_config(continuum)
+    part = loaded.steps[1].train[0]
+    rows = json.loads(part.path.read_text())
+    (tmp_path / "bad.json").write_text(json.dumps([{**row, "conversations": "nothing"} for row in rows]))
+    with pytest.raises(InputError, match=r"steps\.1: of beta none of the rows looked at can be used"):
+        predict(continuum, f"steps.1.train.0.path={tmp_path / 'bad.json'}")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,19 +11,16 @@ import numpy as np
 from liit.config import Continuum, EvaluationSet
 from liit.data.sample import Sample
 from liit.doctor.arithmetic import forward_flops, training_flops
-from liit.doctor.calibration import CALIBRATION_SECONDS, Calibration, passing_vision, watched
+from liit.doctor.calibration import CALIBRATION_SECONDS, Calibration
 from liit.doctor.draw import Drawn, draw
 from liit.doctor.examine import ModelAtHand
 from liit.doctor.prediction import Prediction, predict_extraction
+from liit.doctor.trials import QUESTIONS, Rates, try_work
 from liit.doctor.workload import Workload, look_at
-from liit.evaluation.generate import generate_answers
+from liit.errors import InputError
 from liit.lifelong.methods import Method, get_method
 from liit.lifelong.stages import feature_names
-from liit.lifelong.workbench import Workbench
-from liit.model.vision import VisionInputs
-from liit.training import fit
 
-QUESTIONS = 64
 ADAPTER_WIDTH = 4  # bytes of a LoRA parameter; they are float32 whatever the weights are
 NOT_PREDICTED = "ingest, selection, pruning and the report"
 
@@ -106,15 +101,6 @@ class ContinuumPrediction:
         return {**asdict(self), "seconds": self.seconds, "disk_bytes": self.disk_bytes}
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """Seconds of training and of answering, as tried here: a fixed part, and per token trained or question answered."""
-
-    train_fixed: float = 0.0
-    train_token: float = 0.0
-    question: float = 0.0
-
-
 def predict_continuum(model: ModelAtHand, *, budget: float = CALIBRATION_SECONDS) -> ContinuumPrediction:
     """Predict a run of a continuum file.
 
@@ -137,7 +123,7 @@ def predict_continuum(model: ModelAtHand, *, budget: float = CALIBRATION_SECONDS
     order = np.random.default_rng(continuum.seed).permutation(len(drawn))
     mixed = [drawn[i] for i in order]
     calibration = model.calibrate(mixed, names, budget) if names else None
-    rates = _try(model, mixed, questions)
+    rates = try_work(model, mixed, [sample for _, drawn in questions for sample in drawn.samples])
     image_bytes = calibration.image_bytes if calibration is not None else model.image_bytes(mixed)
     steps = _steps(model, method, arrivals, questions, names, calibration, rates, image_bytes)
     extractions = [step.extraction for step in steps if step.extraction is not None]
@@ -171,6 +157,9 @@ class _Arrival:
 def _arrival(model: ModelAtHand, continuum: Continuum, number: int) -> _Arrival:
     parts: list[Drawn] = [draw(part, continuum.seed + number) for part in continuum.steps[number].train]
     samples = tuple(sample for part in parts for sample in part.samples)
+    if not samples:
+        name = continuum.steps[number].name
+        raise InputError(f"steps.{number}: of {name} none of the rows looked at can be used; liit ingest says why")
     work = look_at(model.encoder, samples, sum(part.rows for part in parts))
     return _Arrival(samples, work, sum(part.images for part in parts), sum(part.bad for part in parts))
 
@@ -239,52 +228,6 @@ def mix(works: Sequence[Workload], rows: Sequence[float]) -> Workload:
         offset += int(work.blind_twins.max(initial=-1)) + 1
     joined = [np.concatenate(column) for column in columns]
     return Workload(round(sum(rows)), sum(work.refused for work in works), *joined)
-
-
-def _try(model: ModelAtHand, samples: Sequence[Sample], questions: Sequence[tuple[EvaluationSet, Drawn]]) -> Rates:
-    """Train a few batches and answer a few questions; the adapter is made anew afterwards."""
-    if model.bench is None or model.vision is None:
-        return Rates()
-    asked = [sample for _, drawn in questions for sample in drawn.samples]
-    asked = [asked[i] for i in np.random.default_rng(0).permutation(len(asked))[:QUESTIONS]]
-    with tempfile.TemporaryDirectory(prefix="liit-doctor-") as scratch:
-        vision = passing_vision(model.vlm, model.vision, Path(scratch))
-        fixed, per_token = _try_training(model, model.bench, samples, vision)
-        return Rates(fixed, per_token, _try_answering(model, model.bench, asked, vision))
-
-
-def _try_training(
-    model: ModelAtHand, bench: Workbench, samples: Sequence[Sample], vision: VisionInputs
-) -> tuple[float, float]:
-    """Seconds beside the batches, and seconds per token."""
-    settings = model.continuum.training
-    rows = [model.encoder.encode(sample) for sample in model.fitting(samples[: 3 * settings.batch_size])]
-    few = rows[: settings.batch_size]
-    trial = settings.model_copy(update={"epochs": 1, "learning_rate": 1e-9})  # costs the same, and cannot diverge
-    seconds = []
-    for chosen in (rows, few, rows):  # the first for what is only done once
-        vlm = bench.with_adapter(None)
-        bench.forget_adapter()
-        with watched(vlm.device) as watch:
-            fit(vlm, chosen, trial, vision=vision, seed=0)
-        seconds.append(watch.seconds)
-    tokens = [sum(len(row) for row in chosen) for chosen in (few, rows)]
-    per_token = (seconds[2] - seconds[1]) / (tokens[1] - tokens[0]) if tokens[1] > tokens[0] else 0.0
-    per_token = per_token if per_token > 0 else seconds[2] / tokens[1]
-    return max(0.0, seconds[1] - per_token * tokens[0]), per_token
-
-
-def _try_answering(model: ModelAtHand, bench: Workbench, asked: Sequence[Sample], vision: VisionInputs) -> float:
-    """Seconds per question."""
-    if not asked:
-        return 0.0
-    settings = model.continuum.evaluation
-    with watched(model.vlm.device) as watch:
-        generate_answers(
-            bench.with_adapter(None), asked, vision=vision, batch_size=settings.batch_size,
-            max_new_tokens=settings.max_new_tokens, encoder=model.encoder,
-        )  # fmt: skip
-    return watch.seconds / len(asked)
 
 
 def _training(model: ModelAtHand, rates: Rates, rows: int, length: float) -> float | None:
