@@ -15,15 +15,18 @@ from liit.selection.arrays import AnyArray, Bools, Floats, Ints, Singles
 
 BLOCK_BYTES = 16 << 20
 
-# A BLAS library splits the inner dimension of a product into runs, and where it splits depends on the number of
-# threads. Products no deeper than this are never split, so their bits do not depend on it (checked for OpenBLAS, 1 to
-# 2 threads).
+# How a BLAS library adds up a product depends on the number of threads in two ways. It splits a deep inner dimension
+# into runs; float32 products no deeper than this are never split (checked for OpenBLAS, 1 to 3 threads). And it cuts
+# the output into parts, one for each thread, and float64 kernels treat the edges of a part otherwise than its middle;
+# but OpenBLAS gives products below 2**18 multiplications to one thread, so float64 is done in tiles of that size.
 _DEPTH_SINGLE = 256
-_DEPTH_DOUBLE = 128
+_TILE_ROWS, _TILE_COLUMNS, _TILE_DEPTH = 64, 31, 128
 
 
 def product(a: AnyArray, b: AnyArray) -> AnyArray:
     """Compute a @ b.T with the same bits for any number of BLAS threads.
+
+    float32 products use all threads, float64 ones a single thread.
 
     Args:
         a: float32 or float64 [n, d].
@@ -32,10 +35,25 @@ def product(a: AnyArray, b: AnyArray) -> AnyArray:
     Returns:
         [n, m].
     """
-    depth = _DEPTH_SINGLE if a.dtype == np.float32 else _DEPTH_DOUBLE
-    out: AnyArray = a[:, :depth] @ b[:, :depth].T
-    for start in range(depth, a.shape[1], depth):
-        out += a[:, start : start + depth] @ b[:, start : start + depth].T
+    if a.dtype != np.float32:
+        return _in_tiles(a, b) if len(a) >= len(b) else _in_tiles(b, a).T
+    out: AnyArray = a[:, :_DEPTH_SINGLE] @ b[:, :_DEPTH_SINGLE].T
+    for start in range(_DEPTH_SINGLE, a.shape[1], _DEPTH_SINGLE):
+        out += a[:, start : start + _DEPTH_SINGLE] @ b[:, start : start + _DEPTH_SINGLE].T
+    return out
+
+
+def _in_tiles(a: AnyArray, b: AnyArray) -> Floats:
+    out = np.zeros((len(a), len(b)))
+    whole = len(a) - len(a) % _TILE_ROWS
+    for start in range(0, a.shape[1], _TILE_DEPTH):
+        left, right = (x[:, start : start + _TILE_DEPTH] for x in (a, b))
+        tiles = left[:whole].reshape(whole // _TILE_ROWS, _TILE_ROWS, left.shape[1])
+        for first in range(0, len(b), _TILE_COLUMNS):
+            columns = slice(first, first + _TILE_COLUMNS)
+            some = np.ascontiguousarray(right[columns].T)
+            out[:whole, columns] += (tiles @ some).reshape(whole, some.shape[1])
+            out[whole:, columns] += left[whole:] @ some
     return out
 
 
