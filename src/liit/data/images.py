@@ -85,7 +85,7 @@ def decode(data: bytes) -> Image.Image:
             if width * height > MAX_PIXELS:
                 raise ImageError("image-too-large", f"{width} x {height} pixels are more than {MAX_PIXELS}")
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            return _to_rgb(ImageOps.exif_transpose(image))  # which makes a copy in any case
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -104,7 +104,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         ground = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(ground, rgba).convert("RGB")
-    return image.convert("RGB") if image.mode != "RGB" else image.copy()
+    return image.convert("RGB") if image.mode != "RGB" else image
 
 
 def _one_line(error: Exception) -> str:
