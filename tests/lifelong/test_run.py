@@ -187,7 +187,7 @@ def test_features_are_of_the_whole_pool_and_of_the_step_s_checkpoint(make: Make)
     opened = [FeatureStore(store) for store in stores]
     assert [len(store["id"]) for store in opened] == [ROWS, 2 * ROWS, 3 * ROWS]
     assert opened[2]["gradient"].shape == (3 * ROWS, 64)
-    checkpoints = [store.key["checkpoint"] for store in opened]
+    checkpoints = [store.key.model["checkpoint"] for store in opened]
     assert len(set(checkpoints)) == 3  # each step looks at the pool with the model that the last step left
     first = opened[1].view(list(opened[0]["id"]))
     assert (first["log_perplexity"] != opened[0]["log_perplexity"]).all()
