@@ -40,12 +40,14 @@ PARTS: dict[str, Callable[[Subject, int, int], dict[str, Any]]] = {
     "fidelity": run_fidelity,
     "counts": run_counts,
 }
-ROWS = {"demo": 160, "middle": 48, "large": 16, "toy": 6}
-OTHER_ROWS = {"memory": 1024, "scaling": 1024, "fidelity": 256, "counts": 96}
+ROWS = {"demo": 96, "middle": 48, "large": 16, "toy": 6}
+OTHER_ROWS = {"memory": 2048, "scaling": 1024, "fidelity": 256, "counts": 96}
 TABLE_PARTS = (
     ("features", "demo"),
+    ("features", "middle"),
     ("features", "large"),
     ("sketch", "demo"),
+    ("sketch", "middle"),
     ("sketch", "large"),
     ("memory", "middle"),
     ("scaling", "demo"),

@@ -142,7 +142,8 @@ def compare(subject: Subject, rows: int, rounds: int, *, scores: bool, clock: Ca
     """All features, or the gradient sketch alone, by both procedures."""
     samples = subject.samples(rows)
     features = EVERYTHING if scores else ("gradient",)
-    agreed = agreement(subject, samples[:32])
+    checked = samples[: min(32, max(6, rows // 2))]
+    agreed = agreement(subject, checked)
     cold_only = VisionCache(subject.vlm, WORK / "kept" / subject.vlm.base_id[:16])
     cold_only.fill(image for sample in samples for image in sample.images)
     phases: list[dict[str, float]] = []
@@ -169,7 +170,7 @@ def compare(subject: Subject, rows: int, rounds: int, *, scores: bool, clock: Ca
         "rows": rows,
         "rounds": rounds,
         "agreement": agreed,
-        "kept_states": kept_states(subject, samples[:32], [*SCORES, "gradient"]),
+        "kept_states": kept_states(subject, checked, [*SCORES, "gradient"]),
         "ms_per_sample": {name: round(1e3 * float(np.median(v)) / rows, 3) for name, v in seconds.items()},
         "ratio_images_kept": ratios(seconds, "liit, images kept"),
         "ratio_images_first": ratios(seconds, "liit, images seen first"),
