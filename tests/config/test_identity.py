@@ -43,7 +43,9 @@ def test_writing_out_a_default_changes_nothing(path: Path) -> None:
     assert config_sha256(plain) == config_sha256(spelt_out)
 
 
-@pytest.mark.parametrize("override", ["evaluation.batch_size=3", "features.batch_tokens=77"])
+@pytest.mark.parametrize(
+    "override", ["evaluation.batch_size=3", "features.batch_tokens=77", "features.share_beginnings=false"]
+)
 def test_what_only_changes_speed_keeps_the_identity(path: Path, override: str) -> None:
     plain, changed = (load_config(path, overrides, check_files=False) for overrides in ([], [override]))
     assert plain != changed

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+
+from liit.model.vlm import VLM
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "cohere", "granite", "mistral")
 
@@ -40,3 +43,13 @@ def padded_ids(side: str = "right") -> tuple[torch.Tensor, torch.Tensor]:
     mask = torch.ones_like(ids)
     mask[1, 7:], mask[2, 4:] = 0, 0
     return (ids.flip(1), mask.flip(1)) if side == "left" else (ids, mask)
+
+
+def text_model(family: str) -> VLM:
+    """A text decoder in the place of a vision-language model; its rows have no images."""
+    model = small_decoder(family, causal_lm=True)
+    model.config.image_token_id = 63
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(3)
+    tokenizer = SimpleNamespace(pad_token_id=0)
+    return VLM(model, SimpleNamespace(tokenizer=tokenizer, image_processor=None), family, "0" * 64)

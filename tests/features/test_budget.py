@@ -13,9 +13,10 @@ from tiny_vlm import mixed_samples
 
 from liit.config import FeatureSettings
 from liit.errors import InputError
-from liit.features import FEATURES, ExtractionReport, engine, extract
+from liit.features import FEATURES, ExtractionReport, extract
 from liit.features.budget import TokenBudget, is_out_of_memory
 from liit.features.engine import Extractor, Twin
+from liit.features.passes import Passes
 from liit.model.chat import ChatEncoder
 from liit.model.vlm import VLM
 
@@ -35,21 +36,17 @@ def twins(vlm: VLM) -> list[Twin]:
 def too_large(monkeypatch: pytest.MonkeyPatch, tokens: int, error: BaseException) -> list[int]:
     """Let the model run out of memory on batches of more than so many tokens, in the middle of its work."""
     seen: list[int] = []
-    real = engine.answer_statistics
-    collate = engine.collate
+    real = Passes.run
 
-    def remember(*args: object) -> dict[str, torch.Tensor]:
-        batch = collate(*args)  # type: ignore[arg-type]
-        seen.append(batch["input_ids"].numel())
-        return batch
+    def run(self: Passes, batch: dict[str, torch.Tensor], *args: object, **options: object) -> object:
+        out = real(self, batch, *args, **options)  # type: ignore[arg-type]
+        if "labels" in batch or "position_ids" in batch:  # not the check of the head
+            seen.append(batch["input_ids"].numel())
+            if seen[-1] > tokens:
+                raise error
+        return out
 
-    def fail(*args: object, **options: object) -> object:
-        if seen[-1] > tokens:
-            raise error
-        return real(*args, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(engine, "collate", remember)
-    monkeypatch.setattr(engine, "answer_statistics", fail)
+    monkeypatch.setattr(Passes, "run", run)
     return seen
 
 

@@ -15,7 +15,8 @@ from liit.config import FeatureSettings
 from liit.data.pool import Pool
 from liit.data.sample import Message, Sample
 from liit.errors import InputError
-from liit.features import FEATURES, engine, extract, extraction
+from liit.features import FEATURES, extract, extraction
+from liit.features import inputs as feature_inputs
 from liit.features.extraction import Extractor, Twin
 from liit.model import batch as batches
 from liit.model.batch import bucket_by_length, collate
@@ -84,7 +85,7 @@ def test_features_do_not_depend_on_the_padding_side(
         assert (batch["attention_mask"][:, -1] == 1).all()
         return batch
 
-    monkeypatch.setattr(engine, "collate", left)
+    monkeypatch.setattr(feature_inputs, "collate", left)
     same(Extractor(adapted, FEATURES, SETTINGS)(twins(adapted, mixed_samples())), whole)
 
 

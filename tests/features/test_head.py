@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_decoders import small_decoder
+from small_decoders import text_model
 from torch import nn
 
 from liit.config import FeatureSettings
@@ -17,19 +17,8 @@ from liit.features.engine import Extractor, Twin
 from liit.features.head import LogitHead, choose_head, likely_heads
 from liit.model.chat import Encoded
 from liit.model.lora import attach_lora, lora_parameters
-from liit.model.vlm import VLM
 
 HEADS = {"llama": (1.0, None), "gemma2": (1.0, 2.0), "cohere": (0.0625, None), "granite": (1 / 3, None)}
-
-
-def text_model(family: str) -> VLM:
-    """A text decoder in the place of a vision-language model; its rows have no images."""
-    model = small_decoder(family, causal_lm=True)
-    model.config.image_token_id = 63
-    with torch.no_grad():
-        model.get_output_embeddings().weight.mul_(3)
-    tokenizer = SimpleNamespace(pad_token_id=0)
-    return VLM(model, SimpleNamespace(tokenizer=tokenizer, image_processor=None), family, "0" * 64)
 
 
 def rows() -> list[Encoded]:

@@ -129,7 +129,8 @@ def test_rows_that_are_the_same_without_their_images_share_the_no_image_pass(ada
     samples = [talk(f"a{i}", "<image>\nWhat is it?", "A cat.", images=[i]) for i in range(5)]
     samples += [talk("b", "<image>\nWhat is it?", "A dog.", images=[1]), talk("t", "What is it?", "A cat.")]
     rows = [Twin(encoder.encode(s), encoder.encode(s, images=False) if s.images else None) for s in samples]
-    extractor = Extractor(adapted, ["blind_log_perplexity", "log_perplexity"], WHOLE_BATCH)
+    settings = WHOLE_BATCH.model_copy(update={"share_beginnings": False})
+    extractor = Extractor(adapted, ["blind_log_perplexity", "log_perplexity"], settings)
     out = extractor(rows)
     assert (extractor.report.blind_rows, extractor.report.shared_blind_rows) == (6, 4)
     assert extractor.report.blind_tokens == len(rows[0].blind) + len(rows[5].blind)  # type: ignore[arg-type]

@@ -190,7 +190,7 @@ def test_finished_extraction_runs_no_model_and_new_rows_cost_only_themselves(ada
     _, report = extracted(adapted, mixed_samples(), tmp_path / "f")
     with_images = sum(bool(sample.images) for sample in mixed_samples()[5:])
     assert (report.rows, report.fresh, report.scored) == (9, 5, 4)
-    assert sum(calls) == 4 + with_images + 6  # three times two rows of a few words check the head
+    assert sum(calls) == 4 + with_images + 9  # a few rows of a few words check what is assumed of the model
     calls.clear()
     _, report = extracted(adapted, mixed_samples(), tmp_path / "f")
     assert (report.rows, report.fresh, report.scored, report.model_calls, calls) == (9, 9, 0, 0, [])

@@ -185,6 +185,9 @@ class FeatureSettings(_Section):
         "drop", description="how image grounding takes the image away: drop removes it, zeros blackens it"
     )
     batch_tokens: PositiveInt = Field(1024, description="tokens per batch; changes speed and memory, not results")
+    share_beginnings: bool = Field(
+        True, description="rows that begin alike share the work on their beginning; changes speed, not results"
+    )
     embedding_layer: EmbeddingLayers = Field(
         "middle", description="decoder layer whose mean hidden state is the embedding; of a list, side by side"
     )

@@ -17,6 +17,10 @@ log = logging.getLogger("liit.features")
 CPU_WORDS = ("not enough memory", "can't allocate memory", "out of memory")
 
 
+class RowDoesNotFitError(InputError):
+    """A row needs more memory than there is, in a batch of its own."""
+
+
 class TokenBudget:
     """Runs work over rows in batches.
 
@@ -41,7 +45,7 @@ class TokenBudget:
             name: of each row, for the message.
 
         Raises:
-            InputError: a row does not fit into memory alone.
+            RowDoesNotFitError: a row does not fit into memory alone.
         """
         sizes = np.asarray(lengths, dtype=np.int64).reshape(-1, 2)
         order = np.lexsort((np.arange(len(sizes)), -sizes[:, 1], -sizes[:, 0]))
@@ -60,7 +64,7 @@ class TokenBudget:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(rows) == 1:
-            raise InputError(
+            raise RowDoesNotFitError(
                 f"sample {name[rows[0]]!r} with {longest} tokens does not fit into memory in a batch of its own "
                 f"({problem}); lower model.max_length to refuse such rows, or use a smaller model.dtype or more memory"
             )

@@ -16,9 +16,11 @@ from liit.config import FeatureSettings
 from liit.errors import InputError
 from liit.features.adam import AdamState
 from liit.features.attention import InstructionAttention
+from liit.features.blind import BlindPass
 from liit.features.budget import TokenBudget
 from liit.features.gradients import GradientSource, LoraGradients
 from liit.features.hidden import attended_mean, masked_mean, position_weighted_mean
+from liit.features.inputs import Inputs
 from liit.features.losses import AnswerStatistics, answer_statistics, next_tokens
 from liit.features.narrow import answer_positions
 from liit.features.passes import Passes, states_after, user_positions
@@ -27,10 +29,9 @@ from liit.features.report import ExtractionReport
 from liit.features.sketch import Sketch, make_sketch
 from liit.features.taps import only_scoring
 from liit.features.weights import WeightGradients
-from liit.model.batch import collate
 from liit.model.chat import Encoded
 from liit.model.lora import folded_adapter
-from liit.model.vision import BlankPixels, Pixels, VisionCache, VisionInputs
+from liit.model.vision import BlankPixels, Pixels, VisionInputs
 from liit.model.vlm import VLM
 
 Done = Callable[[int], None]
@@ -75,8 +76,7 @@ class Extractor:
         self.plan = plan_passes(features, settings, vlm.text_config.num_hidden_layers)
         self.features = self.plan.features
         self.report = report if report is not None else ExtractionReport()
-        self.vision = vision if vision is not None else Pixels(vlm)
-        self.blank = BlankPixels(vlm) if settings.blind == "zeros" and self.plan.blind else None
+        self.inputs = Inputs(vlm, vision if vision is not None else Pixels(vlm), self.report)
         self.budget = TokenBudget(settings.batch_tokens, self.report)
         self.gradients, self.sketch, self.adam = self._gradient_parts(optimizer_state)
         self.attention: InstructionAttention | None = None
@@ -85,6 +85,12 @@ class Extractor:
         needs_head = self.plan.statistics or self.plan.blind or bool(self.plan.gradient_layers)
         with only_scoring(vlm):
             self.passes = Passes(vlm, head=needs_head)
+        self.blind: BlindPass | None = None
+        if self.plan.blind:
+            blank = BlankPixels(vlm) if settings.blind == "zeros" else None
+            self.blind = BlindPass(
+                vlm, self.passes, self.inputs, self.budget, self.report, blank, share=settings.share_beginnings
+            )
         if needs_head and self.passes.narrow is None:
             self.report.note(f"the last layer runs at every position, because {self.passes.why_not_narrow}")
 
@@ -158,7 +164,7 @@ class Extractor:
 
     def _image_pass(self, rows: Sequence[Encoded]) -> dict[str, Tensor]:
         plan, gradients = self.plan, self.gradients
-        batch = self._collate(rows, self.vision)
+        batch = self.inputs.batch(rows)
         mask, targets = batch["attention_mask"], next_tokens(batch["labels"])
         positions: Tensor | None = None
         if plan.narrow:
@@ -172,7 +178,7 @@ class Extractor:
             stack.enter_context(gradients.recording() if gradients is not None else nullcontext())
             stack.enter_context(torch.set_grad_enabled(gradients is not None))
             hidden = self.passes.run(batch, plan.forward_layers, positions)
-            self._count(batch, plan.forward_layers, blind=False)
+            self._count(mask)
             if plan.statistics or gradients is not None:
                 assert hidden is not None
                 statistics = answer_statistics(hidden, targets, self.passes.head, gradient=gradients is not None)
@@ -212,63 +218,20 @@ class Extractor:
                 value[no_label] = torch.nan
         return out
 
-    @torch.no_grad()
     def _blind(self, twins: Sequence[Twin]) -> np.ndarray:
-        """Log-perplexity of the answer without the image; NaN where there is no image to take away.
-
-        Rows that are the same without their images (the same question and answer about two pictures) share a pass.
-        """
+        """Log-perplexity of the answers without the images; NaN where there is no image to take away."""
+        out = np.full(len(twins), np.nan, dtype=np.float32)
         with_image = [i for i, twin in enumerate(twins) if twin.blind is not None]
-        blind = np.full(len(twins), np.nan, dtype=np.float32)
-        rows: list[Encoded] = []
-        owners: list[list[int]] = []
-        known: dict[tuple[bytes, bytes], int] = {}
-        for i in with_image:
-            row = twins[i].blind if self.blank is None else twins[i].row
-            assert row is not None
-            key = (row.input_ids.tobytes(), row.answer_mask.tobytes())
-            if self.blank is None and key in known:
-                owners[known[key]].append(i)
-                continue
-            known[key] = len(rows)
-            rows.append(row)
-            owners.append([i])
-        self.report.blind_rows += len(with_image)
-        self.report.shared_blind_rows += len(with_image) - len(rows)
+        rows = [twins[i].row if self.settings.blind == "zeros" else twins[i].blind for i in with_image]
+        if self.blind is not None and rows:
+            out[with_image] = self.blind([row for row in rows if row is not None])
+        return out
 
-        def work(chosen: np.ndarray) -> None:
-            batch = self._collate([rows[i] for i in chosen], self.blank or self.vision)
-            positions, targets = answer_positions(next_tokens(batch["labels"]))
-            hidden = self.passes.run(batch, self.plan.n_layers, positions)
-            self._count(batch, self.plan.n_layers, blind=True)
-            assert hidden is not None
-            values = answer_statistics(hidden, targets, self.passes.head).log_perplexity.cpu().numpy()
-            for i, value in zip(chosen, values, strict=True):
-                blind[owners[i]] = value
-
-        self.budget.run([(len(r), r.n_answer_tokens) for r in rows], work, [r.id for r in rows])
-        return blind
-
-    def _collate(self, rows: Sequence[Encoded], vision: VisionInputs) -> dict[str, Tensor]:
-        """The rows as one batch; counts which of their images went through the tower."""
-        images = sum(len(row.images) for row in rows)
-        self.report.images += images
-        before = getattr(vision, "computed", 0)
-        batch = collate(self.vlm, rows, vision)
-        kept = isinstance(vision, VisionCache) and vision.frozen
-        self.report.tower_images += getattr(vision, "computed", 0) - before if kept else images
-        return batch
-
-    def _count(self, batch: dict[str, Tensor], layers: int, *, blind: bool) -> None:
-        report, tokens = self.report, int(batch["attention_mask"].sum())
-        report.layer_calls += layers
-        report.padded_tokens += batch["attention_mask"].numel()
-        if blind:
-            report.blind_calls += 1
-            report.blind_tokens += tokens
-        else:
-            report.image_calls += 1
-            report.tokens += tokens
+    def _count(self, mask: Tensor) -> None:
+        self.report.image_calls += 1
+        self.report.layer_calls += self.plan.forward_layers
+        self.report.tokens += int(mask.sum())
+        self.report.padded_tokens += mask.numel()
 
 
 def _scores(statistics: AnswerStatistics) -> dict[str, Tensor]:

@@ -56,7 +56,7 @@ class ImageTokens:
         from PIL import Image
 
         if image.sha256 not in self._sizes:
-            self._sizes[image.sha256] = _size(image)
+            self._sizes[image.sha256] = image_size(image)
         size = self._sizes[image.sha256]
         key = (*size, together)
         if key not in self._known:
@@ -72,7 +72,7 @@ class ImageTokens:
         return self._known[key]
 
 
-def _size(image: ImageRef) -> tuple[int, int]:
+def image_size(image: ImageRef) -> tuple[int, int]:
     """Width and height from the file's header, without decoding the pixels."""
     from PIL import Image
 
