@@ -119,6 +119,16 @@ def test_places_are_exact_even_when_hashes_collide(same_hash: bool, monkeypatch)
     assert Places(list).find(["a"]).tolist() == [-1]
 
 
+def test_an_id_that_shares_its_hash_with_a_sample_is_not_taken_for_it(pool, monkeypatch) -> None:
+    monkeypatch.setattr("liit.data.places.hash", len, raising=False)
+    pool.add([Sample(id, (Message("user", id), Message("assistant", "a"))) for id in ("a", "bb", "ccc")])
+    assert pool.contains(["xx", "bb", "x"]) == [False, True, False]
+    with pytest.raises(InputError, match="'xx' is not in the pool"):
+        pool.take(["bb", "xx"])
+    with pytest.raises(InputError, match="'xx' is not in the pool"):
+        pool.remove(["xx"], step=1)
+
+
 MEASURE = """
 import sys
 from pathlib import Path

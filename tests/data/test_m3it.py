@@ -61,7 +61,8 @@ def test_an_image_is_in_the_pool_once_and_not_again_in_the_text(pool, tmp_path: 
 def test_unusual_base64_comes_back_to_the_letter(pool, tmp_path: Path, pictures, spoil: str) -> None:
     text = text_of(pictures[0])
     text = "\n".join(text[n : n + 76] for n in range(0, len(text), 76)) if spoil == "newlines" else text
-    raw = json.dumps({"instruction": "liit-image: what?", "outputs": "x", "image_base64_str": [text]})
+    marks = f"liit-image:: what? liit-image:{'a' * 64} liit-image:"  # what the pool puts where images were
+    raw = json.dumps({"instruction": marks, "outputs": "x", "image_base64_str": [text]})
     raw = raw.replace("/", "\\/") if spoil != "newlines" else raw
     (tmp_path / "d.jsonl").write_text(raw)
     assert ingest(pool, tmp_path / "d.jsonl", "m3it", "s").added == 1

@@ -217,7 +217,10 @@ def test_damage_and_newer_layouts_are_named(pool: Pool) -> None:
     commit = pool.path / "commits" / "00000002.json"
     text = commit.read_text()
     commit.write_text(text.replace('"format": 2', '"format": 3'))
-    with pytest.raises(InputError, match="newer liit"):
+    with pytest.raises(InputError, match=r"newer liit.*upgrade liit"):
+        Pool.open(pool.path)
+    commit.write_text(text.replace('"format": 2', '"format": 1'))
+    with pytest.raises(InputError, match=r"older liit.*make it anew: `liit ingest`"):
         Pool.open(pool.path)
     commit.write_text(text[:40])
     with pytest.raises(InputError, match="damaged"):
