@@ -30,7 +30,7 @@ SETTINGS = FeatureSettings(batch_tokens=120, dim=64)
 
 
 def predicted(vlm: VLM, names: Sequence[str], settings: FeatureSettings = SETTINGS, images: int = 0) -> Prediction:
-    work = look_at(ChatEncoder(vlm), mixed_samples())
+    work = look_at(ChatEncoder(vlm), mixed_samples(), share=settings.share_beginnings)
     return predict_extraction(shape_of(vlm, LoraSettings()), work, names, settings, missing_images=images)
 
 
@@ -39,6 +39,8 @@ def predicted(vlm: VLM, names: Sequence[str], settings: FeatureSettings = SETTIN
     [
         (EVERYTHING, {}),
         (EVERYTHING, {"blind": "zeros"}),
+        (EVERYTHING, {"share_beginnings": False}),
+        (EVERYTHING, {"blind": "zeros", "share_beginnings": False}),
         (EVERYTHING, {"layers": "all", "dtype": "float32"}),
         (("log_perplexity",), {}),
         (("blind_log_perplexity",), {}),

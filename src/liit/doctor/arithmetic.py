@@ -67,13 +67,18 @@ def backward_flops(shape: ModelShape, batches: Batches, layers: int, *, narrow: 
     return top - below + attention + 2 * shape.lora_layer * batches.padded
 
 
-def extraction_flops(plan: Plan, shape: ModelShape, work: Workload, settings: FeatureSettings) -> Flops:
-    """All passes of an extraction."""
-    batches = work.with_images(settings.batch_tokens)
-    blind = work.without_images(settings.batch_tokens, zeros=settings.blind == "zeros") if plan.blind else Batches()
+def both_passes(plan: Plan, work: Workload, settings: FeatureSettings) -> tuple[Batches, Batches]:
+    """Batches of the pass with images and of the pass without; none for a pass that does not run."""
+    tokens = settings.batch_tokens
+    seen = work.with_images(tokens) if plan.forward_layers else Batches()
+    return seen, work.without_images(tokens, zeros=settings.blind == "zeros") if plan.blind else Batches()
+
+
+def extraction_flops(plan: Plan, shape: ModelShape, seen: Batches, blind: Batches) -> Flops:
+    """All passes of an extraction, over the batches with images and without."""
     return Flops(
-        with_images=forward_flops(shape, batches, plan.forward_layers, narrow=plan.narrow),
-        backward=backward_flops(shape, batches, plan.backward_layers, narrow=plan.narrow),
+        with_images=forward_flops(shape, seen, plan.forward_layers, narrow=plan.narrow),
+        backward=backward_flops(shape, seen, plan.backward_layers, narrow=plan.narrow),
         blind=forward_flops(shape, blind, plan.blind_layers, narrow=True) if plan.blind else 0.0,
     )
 
@@ -101,20 +106,20 @@ def store_bytes(rows: float, features: Sequence[str], shape: ModelShape, setting
     return rows * (row_bytes(features, shape, settings, WIDTHS[settings.dtype]) + ID_BYTES)
 
 
-def working_memory(plan: Plan, shape: ModelShape, work: Workload, settings: FeatureSettings) -> float:
+def working_memory(plan: Plan, shape: ModelShape, work: Workload, settings: FeatureSettings, widest: int) -> float:
     """Bytes that an extraction takes beside the weights: a rough sum of its largest pieces.
 
     What a layer keeps for its backward pass, one layer's passing activations, the logits of one chunk three times
     over, LoRA gradients and sketches of a batch, and the columns of a shard.
     """
-    tokens = work.with_images(settings.batch_tokens).widest
+    tokens = widest
     width = max(shape.width, 2)
     activations = 8 * shape.hidden + 4 * shape.inner
     kept = plan.backward_layers * activations * tokens * width
     passing = 2 * activations * tokens * width
     positions = min(CHUNK_ELEMENTS // shape.vocabulary, int(tokens))
     logits = 3 * SINGLE * positions * shape.vocabulary if shape.layers == plan.forward_layers else 0
-    rows_in_batch = tokens / max(1.0, float(work.lengths.mean() if len(work.lengths) else 1))
+    rows_in_batch = tokens / max(1.0, work.mean_length)
     gradients = 2 * SINGLE * rows_in_batch * (shape.lora_layer + settings.dim) if plan.gradient_layers else 0
     shard = 3 * min(SHARD_ROWS, work.rows) * row_bytes(plan.features, shape, settings, SINGLE)
     return kept + passing + logits + gradients + shard

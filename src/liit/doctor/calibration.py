@@ -15,7 +15,7 @@ import torch
 
 from liit.config import FeatureSettings
 from liit.data.sample import Sample
-from liit.doctor.arithmetic import extraction_flops
+from liit.doctor.arithmetic import both_passes, extraction_flops
 from liit.doctor.shape import ModelShape
 from liit.doctor.workload import look_at
 from liit.features import extract
@@ -121,6 +121,7 @@ def calibrate_extraction(
     *,
     vision: VisionInputs,
     encoder: ChatEncoder,
+    share: bool = True,
     budget: float = CALIBRATION_SECONDS,
 ) -> Calibration:
     """Score a handful of rows with this very model, and throw the features away.
@@ -136,6 +137,7 @@ def calibrate_extraction(
         shape: sizes of the model.
         vision: where vision inputs come from.
         encoder: of the model.
+        share: rows that begin alike share the work on their beginning.
         budget: seconds that this may take, roughly; a few batches are always run.
     """
     start = time.perf_counter()
@@ -156,7 +158,8 @@ def calibrate_extraction(
         image_bytes = run.image_bytes()
 
     def flops(count: int) -> float:
-        return extraction_flops(plan, shape, look_at(encoder, samples[:count], blind=plan.blind), settings).total
+        work = look_at(encoder, samples[:count], blind=plan.blind, share=share)
+        return extraction_flops(plan, shape, *both_passes(plan, work, settings)).total
 
     rate, overhead = _line(flops(few), short.seconds, flops(more), long.seconds)
     return Calibration(more, rate, overhead, per_image, image_bytes, run.peak_memory, time.perf_counter() - start)

@@ -16,7 +16,7 @@ from liit.doctor.draw import Drawn, draw
 from liit.doctor.examine import ModelAtHand
 from liit.doctor.prediction import Prediction, predict_extraction
 from liit.doctor.trials import QUESTIONS, Rates, try_work
-from liit.doctor.workload import Workload, look_at
+from liit.doctor.workload import Workload, look_at, mix
 from liit.errors import InputError
 from liit.lifelong.methods import Method, get_method
 from liit.lifelong.stages import feature_names
@@ -160,7 +160,7 @@ def _arrival(model: ModelAtHand, continuum: Continuum, number: int) -> _Arrival:
     if not samples:
         name = continuum.steps[number].name
         raise InputError(f"steps.{number}: of {name} none of the rows looked at can be used; liit ingest says why")
-    work = look_at(model.encoder, samples, sum(part.rows for part in parts))
+    work = look_at(model.encoder, samples, sum(part.rows for part in parts), share=model.share)
     return _Arrival(samples, work, sum(part.images for part in parts), sum(part.bad for part in parts))
 
 
@@ -194,7 +194,7 @@ def _steps(
         if method.once and continuum.training.multitask_epochs is not None:
             epochs = continuum.training.multitask_epochs
         trained = rows * epochs if trains else 0
-        mean = np.average([a.work.lengths.mean() for a in arrivals[: number + 1]], weights=kept)
+        mean = np.average([a.work.mean_length for a in arrivals[: number + 1]], weights=kept)
         steps.append(
             StepPrediction(
                 step.name, new, pool, extraction, trained, _training(model, rates, trained, float(mean)),
@@ -205,29 +205,6 @@ def _steps(
         if method.prunes and continuum.pruning.pool_size is not None and pool > continuum.pruning.pool_size:
             kept = [rows * continuum.pruning.pool_size / pool for rows in kept]
     return steps
-
-
-def mix(works: Sequence[Workload], rows: Sequence[float]) -> Workload:
-    """One workload out of several, each with as many rows as given, known at the rate of the least known.
-
-    Args:
-        works: of the parts, in order.
-        rows: of each part; fewer than it has when some were pruned.
-    """
-    rate = min((work.looked_at / count for work, count in zip(works, rows, strict=True) if count), default=1.0)
-    rate = min(rate, 1.0)
-    columns: list[list[np.ndarray]] = [[], [], [], [], []]
-    offset = 0
-    for work, count in zip(works, rows, strict=True):
-        take = np.linspace(0, work.looked_at - 1, round(rate * count)).round().astype(np.int64)
-        twins = work.blind_twins[take]
-        twins = np.where(twins >= 0, twins + offset, twins)
-        parts = (work.lengths[take], work.answers[take], work.images[take], work.blind_lengths[take], twins)
-        for column, part in zip(columns, parts, strict=True):
-            column.append(part)
-        offset += int(work.blind_twins.max(initial=-1)) + 1
-    joined = [np.concatenate(column) for column in columns]
-    return Workload(round(sum(rows)), sum(work.refused for work in works), *joined)
 
 
 def _training(model: ModelAtHand, rates: Rates, rows: int, length: float) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from liit.config import Continuum
+from liit.config import Continuum, FeatureSettings
 from liit.data.pool import Pool
 from liit.data.sample import ImageRef, Sample
 from liit.doctor.calibration import (
@@ -19,6 +19,7 @@ from liit.doctor.prediction import Prediction, missing_of, predict_extraction
 from liit.doctor.shape import ModelShape, outline, shape_of
 from liit.doctor.workload import choose_rows, look_at
 from liit.features import FeatureStore
+from liit.features.extraction import Extractor
 from liit.features.plan import plan_passes
 from liit.features.store import open_tables
 from liit.lifelong.workbench import Workbench
@@ -63,6 +64,7 @@ class ModelAtHand:
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             self.rate = matrix_rate(DTYPES[continuum.model.dtype], device)
         self.shape: ModelShape = shape_of(self.vlm, continuum.lora)
+        self.share = shares_beginnings(self.vlm, continuum.features) if run else continuum.features.share_beginnings
 
     def fitting(self, samples: Sequence[Sample]) -> list[Sample]:
         """Those that the model can take."""
@@ -93,7 +95,7 @@ class ModelAtHand:
             return None
         return calibrate_extraction(
             self.vlm, usable, names, self.continuum.features, self.shape,
-            vision=self.vision, encoder=self.encoder, budget=budget,
+            vision=self.vision, encoder=self.encoder, share=self.share, budget=budget,
         )  # fmt: skip
 
 
@@ -141,7 +143,7 @@ def examine(
     """
     settings = model.continuum.features
     plan = plan_passes(names, settings, model.shape.layers)
-    work = look_at(model.encoder, samples, rows, blind=plan.blind)
+    work = look_at(model.encoder, samples, rows, blind=plan.blind, share=model.share)
     shuffled = [samples[i] for i in _shuffled(len(samples))]
     runs = plan.forward_layers > 0 or plan.blind
     tokens = work.with_images(settings.batch_tokens).tokens
@@ -173,6 +175,12 @@ def examine_step(
     chosen = [todo[i] for i in choose_rows(len(todo))]
     hashes = {image.sha256 for sample in todo for image in sample.images}
     return examine(model, chosen, len(todo), hashes, names, budget=SHORT_SECONDS, share=0.1)
+
+
+def shares_beginnings(vlm: VLM, settings: FeatureSettings) -> bool:
+    """Whether rows that begin alike share the work on their beginning; the extraction tries that on a few words."""
+    blind = Extractor(vlm, ("blind_log_perplexity",), settings).blind
+    return blind is not None and blind.share
 
 
 def not_stored(samples: Sequence[Sample], names: Sequence[str], out: Path) -> list[Sample]:

@@ -59,8 +59,9 @@ class Forecaster:
         plan = plan_passes(names, settings, model.shape.layers)
         chosen = [todo[i] for i in choose_rows(len(todo), most=LOOKED_AT)]
         hashes = {image.sha256 for sample in todo for image in sample.images}
+        work = look_at(model.encoder, chosen, len(todo), blind=plan.blind, share=model.share)
         return predict_extraction(
-            model.shape, look_at(model.encoder, chosen, len(todo), blind=plan.blind), names, settings,
+            model.shape, work, names, settings,
             calibration=self.speed, base_memory=model.base_memory, image_bytes=model.image_bytes(chosen),
             missing_images=missing_of(self.bench.vision, [ImageRef("", one) for one in hashes]),
         )  # fmt: skip

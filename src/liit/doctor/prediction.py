@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from liit.config import FeatureSettings
-from liit.doctor.arithmetic import extraction_flops, row_bytes, store_bytes, working_memory
+from liit.doctor.arithmetic import both_passes, extraction_flops, row_bytes, store_bytes, working_memory
 from liit.doctor.calibration import Calibration, Watch
 from liit.doctor.shape import ModelShape
-from liit.doctor.workload import Batches, Workload
+from liit.doctor.workload import Workload
 from liit.features.extraction import SHARD_ROWS
 from liit.features.plan import plan_passes
 from liit.features.report import ExtractionReport
@@ -101,11 +101,8 @@ def predict_extraction(
         InputError: an unknown feature or a layer that the model does not have.
     """
     plan = plan_passes(features, settings, shape.layers)
-    zeros = settings.blind == "zeros"
-    seen = work.with_images(settings.batch_tokens) if plan.forward_layers else Batches()
-    blind = work.without_images(settings.batch_tokens, zeros=zeros) if plan.blind else Batches()
-    blackened = work.image_places if plan.blind and zeros else 0  # each goes through the tower
-    flops = extraction_flops(plan, shape, work, settings).total
+    seen, blind = both_passes(plan, work, settings)
+    flops = extraction_flops(plan, shape, seen, blind).total
     seconds, basis = _time(flops, calibration, matrix_rate, missing_images)
     shard = min(SHARD_ROWS, work.rows)
     tried = 0 if calibration is None else calibration.rows
@@ -115,7 +112,7 @@ def predict_extraction(
         memory = calibration.peak_memory + grows + held
     else:
         base = shape.parameters * shape.width + LIBRARIES if base_memory is None else base_memory
-        memory = base + working_memory(plan, shape, work, settings) + held
+        memory = base + working_memory(plan, shape, work, settings, max(seen.widest, blind.widest)) + held
     on_disk = store_bytes(work.rows, plan.features, shape, settings)
     return Prediction(
         features=plan.features,
@@ -129,7 +126,7 @@ def predict_extraction(
         tokens=round(seen.tokens),
         blind_tokens=round(blind.tokens),
         padded_tokens=round(seen.padded + blind.padded),
-        tower_images=missing_images + blackened,
+        tower_images=missing_images + round(blind.images),
         flops=flops,
         seconds=seconds,
         basis=basis,

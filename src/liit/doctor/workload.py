@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from liit.data.sample import Sample
 from liit.errors import InputError
 from liit.features.extraction import SHARD_ROWS
+from liit.features.packing import ATTENTION_SHARE, pack_rows
 from liit.model.batch import bucket_by_length
 from liit.model.chat import ChatEncoder, Encoded, RowRefusedError
+from liit.model.image_tokens import image_size
 
 MOST = 2048
 
@@ -23,12 +26,13 @@ class Batches:
     Attributes:
         widest: tokens of the largest batch, padding included.
         calls: batches.
-        rows: rows in them.
+        rows: sequences in them; rows that share their beginning are one.
         tokens: real tokens.
         padded: tokens, padding included.
-        squares: sum over batches of rows times length squared, which attention costs.
+        squares: sum over batches of sequences times length squared, which attention costs.
         answers: answer tokens.
         answer_places: places at which the last layer runs, padding included.
+        images: that come with the sequences.
     """
 
     widest: int = 0
@@ -39,11 +43,27 @@ class Batches:
     squares: float = 0.0
     answers: float = 0.0
     answer_places: float = 0.0
+    images: float = 0.0
 
     def times(self, factor: float) -> Batches:
         """The same for so many times as many rows."""
         widest, *sums = astuple(self)
         return Batches(widest, *(factor * value for value in sums))
+
+
+class Strand(NamedTuple):
+    """One sequence of a batch, a row or several behind one beginning: tokens, answer tokens, images."""
+
+    tokens: int
+    answers: int
+    images: int
+
+
+class Looked(NamedTuple):
+    """One row, with its images and without (None where it has none)."""
+
+    row: Encoded
+    blind: Encoded | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,74 +73,85 @@ class Workload:
     Attributes:
         rows: how many will be scored.
         refused: how many beside them will be refused because they do not fit the model.
-        lengths: (m,) tokens of the rows looked at.
-        answers: (m,) answer tokens of each.
-        images: (m,) images of each.
-        blind_lengths: (m,) tokens without the images; 0 for rows that have none.
-        blind_twins: (m,) the same number for rows that are equal without their images; -1 for rows that have none.
+        looked: the rows looked at.
+        image_token: id of the image placeholder.
+        longest_pack: most tokens of rows that share their beginning; 0: none share.
     """
 
     rows: int
     refused: int
-    lengths: np.ndarray
-    answers: np.ndarray
-    images: np.ndarray
-    blind_lengths: np.ndarray
-    blind_twins: np.ndarray
+    looked: tuple[Looked, ...]
+    image_token: int = -1
+    longest_pack: int = 0
 
     @property
     def looked_at(self) -> int:
-        """m, the number of rows whose lengths are known."""
-        return len(self.lengths)
+        """Number of rows whose lengths are known."""
+        return len(self.looked)
 
     @property
-    def exact(self) -> bool:
-        """Whether every row was looked at."""
-        return self.looked_at == self.rows
-
-    @property
-    def image_places(self) -> int:
-        """Images of all rows, one that occurs twice counted twice."""
-        return round(float(self.images.sum()) * self.rows / max(1, self.looked_at))
+    def mean_length(self) -> float:
+        """Mean number of tokens, images included; 0 when no row was looked at."""
+        return sum(len(one.row) for one in self.looked) / max(1, self.looked_at)
 
     def with_images(self, batch_tokens: int) -> Batches:
         """The pass over all rows with their images."""
-        return self._batches(self.lengths, np.arange(len(self.lengths)), batch_tokens)
+        shards = ([_strand(one.row) for one in shard] for shard in self._shards())
+        return self._batches(shards, batch_tokens)
 
     def without_images(self, batch_tokens: int, *, zeros: bool) -> Batches:
-        """The pass over the rows that have images, without them; equal rows of a shard share it.
+        """The pass over the rows that have images, without them.
+
+        Equal rows of a shard share it, and rows that begin alike share their beginning.
 
         Args:
             batch_tokens: token budget of a batch.
-            zeros: images are blackened instead of removed, so lengths stay and no two rows are equal.
+            zeros: images are blackened instead of removed.
         """
-        if zeros:
-            return self._batches(self.lengths, np.flatnonzero(self.images), batch_tokens)
-        first: list[int] = []
-        for start in range(0, len(self.blind_twins), SHARD_ROWS):
-            twins = self.blind_twins[start : start + SHARD_ROWS]
-            places = np.unique(twins, return_index=True)[1] + start
-            first += [int(place) for place in places if self.blind_twins[place] >= 0]
-        return self._batches(self.blind_lengths, np.asarray(sorted(first), dtype=np.int64), batch_tokens)
+        shards = (self._blind(shard, batch_tokens, zeros) for shard in self._shards())
+        return self._batches(shards, batch_tokens)
 
-    def _batches(self, lengths: np.ndarray, chosen: np.ndarray, batch_tokens: int) -> Batches:
-        sums, widest = np.zeros(7), 0
-        for start in range(0, len(lengths), SHARD_ROWS):
-            rows = chosen[(chosen >= start) & (chosen < start + SHARD_ROWS)]
-            for bucket in bucket_by_length(lengths[rows].tolist(), batch_tokens):
-                own = rows[bucket]
-                longest, answers = int(lengths[own].max()), self.answers[own]
-                sums += [
-                    1, len(own), lengths[own].sum(), len(own) * longest, len(own) * longest**2, answers.sum(),
-                    len(own) * int(answers.max()),
-                ]  # fmt: skip
-                widest = max(widest, len(own) * longest)
-        scale = self.rows / max(1, self.looked_at)
-        return Batches(widest, *(scale * sums).tolist())
+    def _shards(self) -> Iterator[tuple[Looked, ...]]:
+        for start in range(0, self.looked_at, SHARD_ROWS):
+            yield self.looked[start : start + SHARD_ROWS]
+
+    def _blind(self, shard: Sequence[Looked], batch_tokens: int, zeros: bool) -> list[Strand]:
+        distinct: dict[Hashable, tuple[Encoded, Hashable]] = {}
+        for row, blind in shard:
+            if blind is None:
+                continue
+            shown = tuple(image_size(image) for image in row.images) if zeros else ()
+            one = row if zeros else blind
+            distinct.setdefault((one.input_ids.tobytes(), one.answer_mask.tobytes(), shown), (one, shown))
+        rows, seen = [one for one, _ in distinct.values()], [shown for _, shown in distinct.values()]
+        most = min(self.longest_pack, batch_tokens)
+        if not most:
+            return [_strand(row) for row in rows]
+        return [
+            Strand(pack.tokens, sum(rows[i].n_answer_tokens for i in pack.rows), len(rows[pack.rows[0]].images))
+            for pack in pack_rows(rows, seen, self.image_token, most)
+        ]
+
+    def _batches(self, shards: Iterable[list[Strand]], batch_tokens: int) -> Batches:
+        total = np.zeros(8)
+        widest = 0
+        for shard in shards:
+            table = np.asarray(shard, dtype=np.int64).reshape(-1, 3)
+            for bucket in bucket_by_length(table[:, 0].tolist(), batch_tokens):
+                own = table[bucket]
+                tokens, answers, images = own.sum(0)
+                n, longest, most = len(own), int(own[:, 0].max()), int(own[:, 1].max())
+                total += [1, n, tokens, n * longest, n * longest**2, answers, n * most, images]
+                widest = max(widest, n * longest)
+        return Batches(widest, *(total * self.rows / max(1, self.looked_at)).tolist())
+
+
+def _strand(row: Encoded) -> Strand:
+    return Strand(len(row), row.n_answer_tokens, len(row.images))
 
 
 def look_at(
-    encoder: ChatEncoder, samples: Sequence[Sample], rows: int | None = None, *, blind: bool = True
+    encoder: ChatEncoder, samples: Sequence[Sample], rows: int | None = None, *, blind: bool = True, share: bool = True
 ) -> Workload:
     """Tokenise some rows.
 
@@ -129,33 +160,42 @@ def look_at(
         samples: the rows to look at.
         rows: how many there are in all; as many as `samples` unless given.
         blind: also tokenise them without their images.
+        share: rows that begin alike will share the work on their beginning.
 
     Raises:
         InputError: none of them fits the model.
     """
-    found: list[tuple[int, int, int, int, int]] = []
-    twins: dict[tuple[bytes, bytes], int] = {}
+    looked: list[Looked] = []
     refused, reason = 0, ""
     for sample in samples:
         try:
             row = encoder.encode(sample)
-            without = encoder.encode(sample, images=False) if blind and sample.images else None
+            looked.append(Looked(row, encoder.encode(sample, images=False) if blind and sample.images else None))
         except RowRefusedError as error:
             refused, reason = refused + 1, str(error)
-            continue
-        length, twin = (0, -1) if without is None else (len(without), twins.setdefault(_key(without), len(twins)))
-        found.append((len(row), row.n_answer_tokens, len(sample.images), length, twin))
-    if samples and not found:
+    if samples and not looked:
         raise InputError(f"pool: none of the {len(samples)} rows looked at fits the model; the last: {reason}")
     total = len(samples) if rows is None else rows
-    share = refused / max(1, len(samples))
-    columns = np.asarray(found, dtype=np.int64).reshape(-1, 5).T
-    lost = round(share * total)
-    return Workload(total - lost, lost, *columns)
+    lost = round(refused / max(1, len(samples)) * total)
+    most = int(ATTENTION_SHARE * encoder.vlm.text_config.hidden_size) if share else 0
+    return Workload(total - lost, lost, tuple(looked), encoder.vlm.image_token_id, most)
 
 
-def _key(row: Encoded) -> tuple[bytes, bytes]:
-    return row.input_ids.tobytes(), row.answer_mask.tobytes()
+def mix(works: Sequence[Workload], rows: Sequence[float]) -> Workload:
+    """One workload out of several, each with as many rows as given, known at the rate of the least known.
+
+    Args:
+        works: of the parts, in order.
+        rows: of each part; fewer than it has when some were pruned.
+    """
+    rate = min((work.looked_at / count for work, count in zip(works, rows, strict=True) if count), default=1.0)
+    looked: list[Looked] = []
+    for work, count in zip(works, rows, strict=True):
+        take = np.linspace(0, work.looked_at - 1, round(min(rate, 1.0) * count)).round().astype(np.int64)
+        looked += [work.looked[i] for i in take]
+    first = works[0]
+    refused = sum(work.refused for work in works)
+    return Workload(round(sum(rows)), refused, tuple(looked), first.image_token, first.longest_pack)
 
 
 def choose_rows(n: int, seed: int = 0, most: int = MOST) -> np.ndarray:
