@@ -50,3 +50,22 @@ def test_the_page_on_official_code_shows_the_kept_measurements_of_features() -> 
     result = json.loads(script.RESULTS.read_text(encoding="utf-8"))
     assert shown(script) == script.table(result)
     assert result["rows"] == script.ROWS
+
+
+def test_the_page_on_selection_shows_the_kept_measurements_and_they_hold() -> None:
+    script = load("selection")
+    record = json.loads(script.RESULTS.read_text(encoding="utf-8"))
+    claims = script.summary(record["measurements"])
+    assert claims == record["summary"]
+    assert shown(script) == script.markdown(claims)
+    large = str(claims["rows"][-1])
+    assert claims["rows"][0] * 10 == claims["rows"][-1] == 1_000_000
+    assert claims["prune_rows"] == 200_000
+    assert claims["select_peak_mb"][large] < 1000
+    assert claims["growth_exponent"]["cpu"] <= 1.1
+    assert claims["speedup"][large]["cpu"] >= 5
+    assert claims["worst_inertia_ratio"][large] <= 1.02
+    assert all(setting["of_multiply_cpu"] >= 0.5 for setting in claims["prune"])
+    assert all(setting["peak_above_input_mb"] < 1.25 * setting["memory_mb"] for setting in claims["prune"])
+    assert claims["prune_equals_reference"]
+    assert claims["leverage_worst_difference"] < 1e-6
