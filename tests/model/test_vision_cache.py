@@ -130,6 +130,22 @@ def test_damaged_shard_is_not_used_and_its_images_are_computed_again(
     assert len(VisionCache(tiny, tmp_path)) == len(PICTURES)
 
 
+def test_a_changed_byte_is_noticed_and_its_shard_made_again(tiny: VLM, tmp_path: Path, calls: list[int]) -> None:
+    cache = VisionCache(tiny, tmp_path)
+    before = states(cache)
+    (values,) = cache.directory.glob("*.npy")
+    data = bytearray(values.read_bytes())
+    data[-7] ^= 0x40
+    values.write_bytes(data)
+    calls.clear()
+    again = VisionCache(tiny, tmp_path)
+    np.testing.assert_array_equal(states(again), before)
+    assert sum(calls) == 1
+    calls.clear()
+    np.testing.assert_array_equal(states(VisionCache(tiny, tmp_path)), before)
+    assert not calls
+
+
 def test_kill_between_values_and_index_leaves_nothing_half_known(
     tiny: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,8 @@
 """Arrays kept on disk under a name: a folder of immutable shards that several processes may fill at once.
 
 A shard is a ``.npy`` file of rows and a ``.json`` index, each written beside and renamed; at worst an entry is there
-twice. A shard that a crash or a cleaning hand has damaged is not read, so what it held is computed again.
+twice. A shard that a crash or a cleaning hand has damaged is not read, and an entry whose bytes have changed is struck
+out, so what they held is computed again.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 from uuid import uuid4
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -36,6 +40,18 @@ class Kept:
         return 2 * self.states.numel()
 
 
+class _Place(NamedTuple):
+    shard: str
+    values: np.ndarray
+    start: int
+    stop: int
+    extra: dict[str, list[int]]
+    total: int | None
+
+    def rows(self) -> np.ndarray:
+        return self.values[self.start : self.stop]
+
+
 class KeptStates:
     """The entries below one folder, by name.
 
@@ -45,7 +61,8 @@ class KeptStates:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
-        self._place: dict[str, tuple[np.ndarray, int, int, dict[str, list[int]]]] = {}
+        self._place: dict[str, _Place] = {}
+        self._compared: set[str] = set()
         self._shards: set[str] = set()
         self.refresh()
 
@@ -53,11 +70,26 @@ class KeptStates:
         return len(self._place)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._place
+        return name in self._place and self._unchanged(name)
 
     def __getitem__(self, name: str) -> Kept:
-        values, start, stop, extra = self._place[name]
-        return Kept(_from_disk(values[start:stop]), extra)
+        place = self._place[name]
+        return Kept(_from_disk(place.rows()), place.extra)
+
+    def _unchanged(self, name: str) -> bool:
+        """Compare an entry with its sum, once; if it has changed, it is struck out, on the disk too."""
+        if name in self._compared:
+            return True
+        place = self._place[name]
+        if place.total is None or crc32(place.rows()) == place.total:
+            self._compared.add(name)
+            return True
+        del self._place[name]
+        index = self.directory / f"{place.shard}.json"
+        with suppress(OSError, ValueError):
+            listed = [["" if entry[0] == name else entry[0], *entry[1:]] for entry in _read_index(index)]
+            self._write_index(index, listed)
+        return False
 
     @property
     def size(self) -> int:
@@ -66,7 +98,9 @@ class KeptStates:
 
     def add(self, names: Sequence[str], entries: Sequence[Kept]) -> None:
         """Write one shard; it counts once it is there whole."""
-        values = np.concatenate([_to_disk(entry.states) for entry in entries])
+        parts = [_to_disk(entry.states) for entry in entries]
+        values = np.concatenate(parts)
+        kept = zip(names, entries, [crc32(part.astype(values.dtype, copy=False)) for part in parts], strict=True)
         name = uuid4().hex
         part = self.directory / f"{name}.npy.part"
         with part.open("wb") as stream:
@@ -74,10 +108,15 @@ class KeptStates:
             stream.flush()
             os.fsync(stream.fileno())
         part.rename(self.directory / f"{name}.npy")
-        index = self.directory / f"{name}.json.part"
-        index.write_text(json.dumps([[n, len(e.states), dict(e.extra)] for n, e in zip(names, entries, strict=True)]))
-        index.rename(self.directory / f"{name}.json")
+        listed = [[n, len(entry.states), dict(entry.extra), total] for n, entry, total in kept]
+        self._write_index(self.directory / f"{name}.json", listed)
         self.refresh()
+
+    @staticmethod
+    def _write_index(index: Path, listed: Sequence[Sequence[Any]]) -> None:
+        part = index.with_name(f"{index.name}.part")
+        part.write_text(json.dumps(listed))
+        part.rename(index)
 
     def refresh(self) -> None:
         """Read shards that were not there before; another process may have been here."""
@@ -87,15 +126,23 @@ class KeptStates:
             self._shards.add(index.stem)
             try:
                 values = np.load(index.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
-                entries = [(str(name), int(rows), dict(extra)) for name, rows, extra in json.loads(index.read_text())]
+                entries = [
+                    (str(name), int(rows), dict(extra), *(total or [None]))
+                    for name, rows, extra, *total in _read_index(index)
+                ]
             except (OSError, ValueError, TypeError, EOFError):
                 continue
-            if values.ndim != 2 or sum(rows for _, rows, _ in entries) != len(values):
+            if values.ndim != 2 or sum(rows for _, rows, *_ in entries) != len(values):
                 continue
             start = 0
-            for name, rows, extra in entries:
-                self._place.setdefault(name, (values, start, start + rows, extra))
+            for name, rows, extra, total in entries:
+                self._place.setdefault(name, _Place(index.stem, values, start, start + rows, extra, total))
                 start += rows
+
+
+def _read_index(index: Path) -> list[Any]:
+    listed: list[Any] = json.loads(index.read_text())
+    return listed
 
 
 def _to_disk(states: Tensor) -> np.ndarray:
