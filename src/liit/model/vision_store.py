@@ -81,7 +81,7 @@ class KeptStates:
         if name in self._compared:
             return True
         place = self._place[name]
-        if place.total is None or crc32(place.rows()) == place.total:
+        if place.total is None or crc32(place.rows().data) == place.total:
             self._compared.add(name)
             return True
         del self._place[name]
@@ -100,7 +100,7 @@ class KeptStates:
         """Write one shard; it counts once it is there whole."""
         parts = [_to_disk(entry.states) for entry in entries]
         values = np.concatenate(parts)
-        kept = zip(names, entries, [crc32(part.astype(values.dtype, copy=False)) for part in parts], strict=True)
+        kept = zip(names, entries, [crc32(part.astype(values.dtype, copy=False).data) for part in parts], strict=True)
         name = uuid4().hex
         part = self.directory / f"{name}.npy.part"
         with part.open("wb") as stream:
@@ -127,7 +127,7 @@ class KeptStates:
             try:
                 values = np.load(index.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
                 entries = [
-                    (str(name), int(rows), dict(extra), *(total or [None]))
+                    (str(name), int(rows), dict(extra), total[0] if total else None)
                     for name, rows, extra, *total in _read_index(index)
                 ]
             except (OSError, ValueError, TypeError, EOFError):
@@ -136,7 +136,8 @@ class KeptStates:
                 continue
             start = 0
             for name, rows, extra, total in entries:
-                self._place.setdefault(name, _Place(index.stem, values, start, start + rows, extra, total))
+                if name:  # else struck out
+                    self._place.setdefault(name, _Place(index.stem, values, start, start + rows, extra, total))
                 start += rows
 
 
