@@ -2,7 +2,7 @@
 
 One SQLite file, `known.sqlite`, maps 16-byte digests: ids to contents (samples and removed samples), contents to the
 source that had them first, and lists the images and the quarantined rows. About 150 bytes of disk per sample; memory is
-SQLite's page cache, `_CACHE`.
+SQLite's page cache, `_CACHE`, and up to `_WAITING` rows of each kind that are on their way, some 50 MB.
 
 It is a cache of what the tables say. It names the commit it belongs to; when that is not the newest one, because a
 writer was killed or rows were removed or restored, it is made again from the tables. So it is when its bytes have
@@ -31,7 +31,8 @@ Kind = Literal["ids", "contents", "pruned", "images", "aside"]
 NAME = "known.sqlite"
 _KINDS: tuple[Kind, ...] = ("ids", "contents", "pruned", "images", "aside")
 _CACHE = 64 << 20
-_PAGE = 8192
+_PAGE = 4096
+_WAITING = 1 << 17
 _SUMMED = 1 << 28
 _ASK = 512
 _QUESTION = {kind: f"SELECT key, value FROM {kind} WHERE key IN ({', '.join('?' * _ASK)})" for kind in _KINDS}  # noqa: S608 (our names)
@@ -59,6 +60,7 @@ class KnownRows:
         self.folder, self.base = folder, base
         self._file = folder / NAME
         self._sum = folder / f"{NAME}.sum"
+        self._waiting: dict[Kind, dict[bytes, Any]] = {kind: {} for kind in _KINDS}
 
     def __enter__(self) -> KnownRows:
         with _as_os_error(self._file):
@@ -114,7 +116,7 @@ class KnownRows:
             self.put("ids", zip(map(digest, ids), digests, strict=True))
             self.put("contents", zip(digests, sources, strict=True))
         for ids, contents in self._columns("ledger", "id", "content_hash"):
-            self.put("pruned", zip(map(digest, ids), map(half, contents), strict=True), replace=True)
+            self.put("pruned", zip(map(digest, ids), map(half, contents), strict=True))
         for (hashes,) in self._columns("images", "sha256"):
             self.put("images", ((half(sha256), None) for sha256 in hashes))
         for (texts,) in self._columns("quarantine", "digest"):
@@ -136,8 +138,14 @@ class KnownRows:
         Returns:
             The keys that are known, with their values.
         """
-        wanted = sorted(set(keys))
+        waiting = self._waiting[kind]
         found: dict[bytes, Any] = {}
+        wanted = []
+        for key in sorted(set(keys)):
+            if key in waiting:
+                found[key] = waiting[key]
+            else:
+                wanted.append(key)
         with _as_os_error(self._file):
             for start in range(0, len(wanted), _ASK):
                 part = wanted[start : start + _ASK]
@@ -145,13 +153,24 @@ class KnownRows:
                 found.update(self._db.execute(_QUESTION[kind], part))
         return found
 
-    def put(self, kind: Kind, pairs: Iterable[tuple[bytes, Any]], replace: bool = False) -> None:
-        """Remember some pairs; a key that is known keeps its value, or gets the new one with `replace`."""
-        with _as_os_error(self._file):
-            # In order of the keys, so that neighbours go to the same page.
-            rows = list(pairs) if replace else sorted(pairs, key=lambda pair: pair[0])
-            word = "REPLACE" if replace else "IGNORE"
-            self._db.executemany(f"INSERT OR {word} INTO {kind} VALUES (?, ?)", rows)  # noqa: S608 (our names)
+    def put(self, kind: Kind, pairs: Iterable[tuple[bytes, Any]]) -> None:
+        """Remember some pairs; a key that is known keeps its value, only of "pruned" it gets the new one."""
+        waiting = self._waiting[kind]
+        if kind == "pruned":
+            waiting.update(pairs)
+        else:
+            for key, value in pairs:
+                waiting.setdefault(key, value)
+        if len(waiting) >= _WAITING:
+            with _as_os_error(self._file):
+                self._flush(kind)
+
+    def _flush(self, kind: Kind) -> None:
+        # Many at once and in order: in a large index each row goes to a page of its own otherwise.
+        word = "REPLACE" if kind == "pruned" else "IGNORE"
+        rows = sorted(self._waiting[kind].items(), key=lambda pair: pair[0])
+        self._db.executemany(f"INSERT OR {word} INTO {kind} VALUES (?, ?)", rows)  # noqa: S608 (our names)
+        self._waiting[kind] = {}
 
     def commit(self, commit: Commit) -> None:
         """Keep what was put; the index belongs to this commit now, whose file has its name already."""
@@ -160,6 +179,8 @@ class KnownRows:
             self._db.execute("BEGIN")
 
     def _commit(self, commit: Commit) -> None:
+        for kind in _KINDS:
+            self._flush(kind)
         self._db.execute("DELETE FROM belongs")
         self._db.execute("INSERT INTO belongs VALUES (?)", (_token_of(self.folder, commit),))
         self._db.execute("COMMIT")
