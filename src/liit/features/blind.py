@@ -12,7 +12,7 @@ from liit.features.budget import RowDoesNotFitError, TokenBudget
 from liit.features.inputs import Inputs
 from liit.features.losses import answer_statistics, next_tokens
 from liit.features.narrow import answer_positions
-from liit.features.packing import Pack, lay_out, pack_rows
+from liit.features.packing import ATTENTION_SHARE, Pack, lay_out, pack_rows
 from liit.features.passes import Passes
 from liit.features.report import ExtractionReport
 from liit.model.chat import Encoded
@@ -88,8 +88,8 @@ class BlindPass:
     def _packs(self, rows: Sequence[Encoded], shown: Sequence[Hashable]) -> list[Pack]:
         if not self.share:
             return [Pack((i,), len(row), len(row)) for i, row in enumerate(rows)]
-        hidden = int(self.vlm.text_config.hidden_size)
-        return pack_rows(rows, shown, self.vlm.image_token_id, hidden, self.budget.tokens)
+        most = min(int(ATTENTION_SHARE * self.vlm.text_config.hidden_size), self.budget.tokens)
+        return pack_rows(rows, shown, self.vlm.image_token_id, most)
 
     def _run(self, packs: Sequence[Pack], rows: Sequence[Encoded], values: np.ndarray) -> None:
         def work(chosen: np.ndarray) -> None:

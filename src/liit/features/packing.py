@@ -9,7 +9,6 @@ rounding.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,7 +21,7 @@ from liit.features.losses import IGNORE
 from liit.model.chat import Encoded
 
 SHORTEST = 4  # shared tokens for which sharing is worth it
-ATTENTION = 3  # attention over a sequence of so many hidden sizes costs what the rest of a layer does
+ATTENTION_SHARE = 1.5  # longest pack in hidden sizes: beyond, attention across rows costs what sharing saves
 
 
 class Pack(NamedTuple):
@@ -33,20 +32,14 @@ class Pack(NamedTuple):
     tokens: int
 
 
-def pack_rows(
-    rows: Sequence[Encoded], images: Sequence[Hashable], image_token: int, hidden: int, most: int
-) -> list[Pack]:
+def pack_rows(rows: Sequence[Encoded], images: Sequence[Hashable], image_token: int, most: int) -> list[Pack]:
     """Put rows that begin alike into packs; rows without company get one of their own.
-
-    A pack costs attention between rows that do not see each other. With a beginning of p tokens, and d the hidden size,
-    a row's share is about T / (T - p) * (1 + T / 3d) in packs of T tokens, least at T = p + sqrt(p (p + 3d)).
 
     Args:
         rows: the rows.
         images: of each row, what its images are; only rows for which it is equal share. All images of a row must lie in
             the shared beginning.
         image_token: id of the placeholder.
-        hidden: hidden size of the model.
         most: tokens of a pack; a longer row gets a pack of its own.
 
     Returns:
@@ -62,7 +55,7 @@ def pack_rows(
         current = Pack((), 0, 0)
         for number in sorted(group, key=lambda one: (sequences[one], one)):
             grown = _with(current, number, sequences, after)
-            if grown is None or grown.tokens > min(most, _best_length(grown.prefix, hidden)):
+            if grown is None or grown.tokens > most:
                 packs += [current] if current.rows else []
                 length = len(sequences[number])
                 current = Pack((number,), length, length)
@@ -83,10 +76,6 @@ def _with(pack: Pack, number: int, sequences: dict[int, list[int]], after: dict[
         return None
     rows = (*pack.rows, number)
     return Pack(rows, prefix, prefix + sum(len(sequences[one]) - prefix for one in rows))
-
-
-def _best_length(prefix: int, hidden: int) -> int:
-    return int(prefix + math.sqrt(prefix * (prefix + ATTENTION * hidden)))
 
 
 def _common(one: list[int], other: list[int]) -> int:
