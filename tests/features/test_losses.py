@@ -97,3 +97,24 @@ def test_certain_and_clueless_models_have_the_known_values() -> None:
     np.testing.assert_allclose(stacked(answer_statistics(sure, labels, head))[:3, 0], 0)
     clueless = stacked(answer_statistics(torch.zeros(1, 2, V), labels, head))[:3, 0]
     np.testing.assert_allclose(clueless, [np.log(V), np.sqrt(1 - 1 / V), np.log(V)], rtol=1e-6)
+
+
+def test_statistics_of_a_model_that_is_sure_keep_their_digits() -> None:
+    """With p_y within 1e-6 of one, `1 - p_y` in single precision would have lost most of them."""
+    head = nn.Linear(V, V, bias=False)
+    head.weight.data = torch.eye(V)
+    rng = np.random.default_rng(0)
+    hidden = torch.from_numpy(rng.standard_normal((1, 40, V)).astype(np.float32))
+    labels = torch.from_numpy(rng.integers(0, V, (1, 40)))
+    hidden[0, torch.arange(39), labels[0, 1:]] += torch.linspace(12, 30, 39)
+    for i in range(1, 39):
+        one = torch.full_like(labels, IGNORE)
+        one[0, i + 1 : i + 2] = labels[0, i + 1 : i + 2]
+        got = stacked(answer_statistics(hidden, one, head))[:3, 0]
+        logits = hidden[0, i].double()
+        p = torch.softmax(logits, 0)
+        others = torch.cat([p[: labels[0, i + 1]], p[labels[0, i + 1] + 1 :]])
+        el2n = float((others.square().sum() + others.sum().square()).sqrt())
+        entropy = float(-(p * torch.log_softmax(logits, 0)).sum())
+        assert el2n < 1e-3
+        np.testing.assert_allclose(got, [-np.log1p(-float(others.sum())), el2n, entropy], rtol=1e-4)

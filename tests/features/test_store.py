@@ -26,6 +26,7 @@ from liit.features import ExtractionReport, FeatureStore, extract, extraction
 from liit.features.key import FeatureKey
 from liit.features.store import concatenate
 from liit.features.table import FeatureTable, from_bfloat16, to_bfloat16
+from liit.model.chat import ChatEncoder, Encoded
 from liit.model.vision import VisionCache
 from liit.model.vlm import VLM
 
@@ -384,3 +385,20 @@ def test_extraction_killed_while_it_writes_a_shard_completes_at_the_same_call(
     assert store["id"].tolist() == [s.id for s in mixed_samples()]
     for name in ("el2n", "entropy"):
         np.testing.assert_allclose(store[name], undisturbed[name], rtol=1e-5)
+
+
+def test_black_pictures_need_no_tokens_of_their_own(
+    adapted: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    real = ChatEncoder.encode
+
+    def encode(self: ChatEncoder, sample: Sample, *, images: bool = True) -> Encoded:
+        asked.append(images)
+        return real(self, sample, images=images)
+
+    monkeypatch.setattr(ChatEncoder, "encode", encode)
+    settings = SETTINGS.model_copy(update={"blind": "zeros"})
+    store, _ = extracted(adapted, mixed_samples(), tmp_path / "f", ["image_grounding"], settings=settings)
+    assert asked == [True] * 9
+    assert np.isnan(store["image_grounding"]).tolist() == [not sample.images for sample in mixed_samples()]

@@ -39,7 +39,7 @@ Done = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """A row as the model sees it, and without its images (None for a text-only row)."""
+    """A row as the model sees it, and without its images: None for a text-only row, anything for ``blind: zeros``."""
 
     row: Encoded
     blind: Encoded | None

@@ -178,8 +178,10 @@ class _Extraction:
                 self.report.bytes_written += table.append(ids, contents, columns)
 
     def _twin(self, sample: Sample, *, blind: bool) -> Twin:
-        without = self.encoder.encode(sample, images=False) if blind and sample.images else None
-        return Twin(self.encoder.encode(sample), without)
+        row = self.encoder.encode(sample)
+        if not (blind and sample.images):
+            return Twin(row, None)
+        return Twin(row, row if self.settings.blind == "zeros" else self.encoder.encode(sample, images=False))
 
     def _clock(self) -> None:
         wall, cpu = self._start

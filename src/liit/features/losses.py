@@ -1,8 +1,9 @@
 """Loss statistics at the answer positions only, and the loss's gradient at the last hidden state, in closed form.
 
-With z = W h the logits, p = softmax(z) and label y: NLL = logsumexp z - z_y; EL2N^2 = ||p - onehot(y)||^2 =
-sum p^2 - 2 p_y + 1 (the official code builds the one-hot); entropy = logsumexp z - sum p z, in nats;
-dNLL/dz = p - onehot(y). So the vocabulary is met a chunk of positions at a time, and autograd never stores logits.
+With z = W h the logits, p = softmax(z) and label y: NLL = logsumexp z - z_y; EL2N^2 = ||p - onehot(y)||^2 (the official
+code builds the one-hot); entropy = sum p (logsumexp z - z), in nats; dNLL/dz = p - onehot(y). Where 1 - p_y occurs
+it is the sum of the other probabilities: a difference would lose its digits where the model is sure. So the
+vocabulary is met a chunk of positions at a time, and autograd never stores logits.
 """
 
 from __future__ import annotations
@@ -64,14 +65,15 @@ def answer_statistics(hidden: Tensor, targets: Tensor, head: LogitHead, *, gradi
         r, c, y = rows[start : start + step], columns[start : start + step], labels[start : start + step]
         logits = head.logits(hidden[r, c])
         lse = logits.logsumexp(-1)
-        label_logit = logits.gather(-1, y[:, None])[:, 0]
-        p = (logits - lse[:, None]).exp_()
-        entropy = lse - (p * logits).sum(-1)
-        p_label = (label_logit - lse).exp()
-        el2n = ((p * p).sum(-1) - 2 * p_label + 1).clamp_min(0).sqrt()
-        sums.index_add_(1, r, torch.stack([lse - label_logit, el2n, entropy]))
+        surprise = lse[:, None] - logits
+        p = (-surprise).exp_().scatter_(-1, y[:, None], 0)  # of all tokens but the label's
+        others = p.sum(-1)
+        nll = torch.where(others < 0.5, -torch.log1p(-others), surprise.gather(-1, y[:, None])[:, 0])
+        entropy = (p * surprise).sum(-1) + (-nll).exp() * nll
+        el2n = ((p * p).sum(-1) + others**2).sqrt()
+        sums.index_add_(1, r, torch.stack([nll, el2n, entropy]))
         if grad_hidden is not None:
-            p.scatter_add_(-1, y[:, None], torch.full_like(y[:, None], -1, dtype=p.dtype))
+            p.scatter_(-1, y[:, None], -others[:, None])  # p_y - 1
             grad_hidden[r, c] = head.pull(p / count[r, None], logits).to(hidden.dtype)
     means = sums / count  # 0 / 0 is NaN: no label, no statistic
     return AnswerStatistics(means[0], means[1], means[2], count, grad_hidden)
