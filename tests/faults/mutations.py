@@ -288,4 +288,22 @@ MUTATORS: dict[str, Callable[[Path, bytes, int, random.Random], int | None]] = {
     "parquet": mutate_parquet,
     "tar": mutate_tar,
 }
-"""By kind of file. A new kind has its bytes mutated, until it has a mutator of its own here."""
+
+
+def mutate_file(kind: str, path: Path, data: bytes, rows: int, rng: random.Random) -> int | None:
+    """Write a file of mutated rows.
+
+    Args:
+        kind: of file. One that has no mutator above has its bytes mutated, until it has one.
+        path: the file.
+        data: a good file of that kind.
+        rows: how many are wanted.
+        rng: makes it repeatable.
+
+    Returns:
+        How many rows it has, where that is certain.
+    """
+    if kind in MUTATORS:
+        return MUTATORS[kind](path, data, rows, rng)
+    path.write_bytes(mutate_bytes(data, rng))
+    return None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 from processes import Zygote
 from tiny import features
 
@@ -53,6 +54,11 @@ class Step:
     arguments: Callable[[Path], list[str | Path]]
     result: Callable[[Path], Any]
     inputs: tuple[str, ...] = ()
+
+
+def mostly_slow(*usual: str) -> list[Any]:
+    """Every step as a parameter; but for these, only the slow tests try them."""
+    return [name if name in usual else pytest.param(name, marks=pytest.mark.slow) for name in STEPS]
 
 
 def config(folder: Path) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 import lance
 import pytest
 from processes import Ended, Zygote
-from steps import STEPS, Prepared
+from steps import STEPS, Prepared, mostly_slow
 from tiny import differing, listing
 
 Damage = Callable[[bytes], bytes]
@@ -30,6 +30,18 @@ def changed_page(data: bytes) -> bytes:
 def zeroed_block(data: bytes) -> bytes:
     """What a disk gives for a block that it has lost."""
     return bytes(min(512, len(data) // 2)) + data[min(512, len(data) // 2) :]
+
+
+def zeros(data: bytes) -> bytes:
+    return bytes(len(data))
+
+
+def nothing(data: bytes) -> bytes:
+    return b""
+
+
+def no_image(data: bytes) -> bytes:
+    return b"no image"
 
 
 DAMAGES = (half, changed_page, zeroed_block)
@@ -84,7 +96,7 @@ def damage_and_mend(zygote: Zygote, prepared: Prepared, name: str, chosen: list[
         assert STEPS[name].result(folder) == prepared.results[name]
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", mostly_slow("ingest", "select", "prune", "evaluate"))
 def test_a_damaged_file_is_named_and_the_command_works_once_it_is_back(
     zygote: Zygote, prepared: Prepared, name: str
 ) -> None:
@@ -123,7 +135,7 @@ def test_a_page_of_features_that_changed_in_a_run_stops_it_and_costs_nothing(
     assert differing(out, undisturbed) == []
 
 
-@pytest.mark.parametrize("damage", [half, lambda data: b"no image", lambda data: b""])
+@pytest.mark.parametrize("damage", [half, *(pytest.param(d, marks=pytest.mark.slow) for d in (no_image, nothing))])
 def test_an_image_that_is_damaged_after_its_ingest_is_named_and_no_row_is_lost(
     zygote: Zygote, prepared: Prepared, short: Path, damage: Damage
 ) -> None:
@@ -162,7 +174,7 @@ def test_a_dataset_file_cut_in_half_adds_nothing_until_it_is_whole(
         assert found["images"] == expected["images"]
 
 
-@pytest.mark.parametrize("damage", [half, lambda data: b"", lambda data: b"\0" * len(data), lambda data: b"[1]"])
+@pytest.mark.parametrize("damage", [half, nothing, zeros, lambda data: b"[1]"])
 def test_a_damaged_list_of_complete_stages_is_refused(
     zygote: Zygote, short: Path, undisturbed: Path, place: Path, damage: Damage
 ) -> None:

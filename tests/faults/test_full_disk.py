@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from mounts import memory_disk, resize
 from processes import Ended, Zygote
-from steps import STEPS, Prepared, pool_content
+from steps import STEPS, Prepared, mostly_slow, pool_content
 from tiny import differing
 
 from liit.data.pool import Pool
@@ -65,7 +65,7 @@ def _changed(prepared: Prepared, name: str) -> dict[str, object]:
     return {}
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", mostly_slow("ingest", "select", "train"))
 def test_files_that_may_not_grow_stop_a_command_until_they_may(zygote: Zygote, prepared: Prepared, name: str) -> None:
     assert fill_by_limit(zygote, prepared, name, limits(random.Random(name), 2)) >= 1
 
@@ -96,7 +96,7 @@ def fill_disk(zygote: Zygote, prepared: Prepared, name: str, spare: int) -> bool
     return done.code != 0
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", mostly_slow("ingest", "extract", "prune"))
 def test_a_full_disk_stops_a_command_until_there_is_room(zygote: Zygote, prepared: Prepared, name: str) -> None:
     assert fill_disk(zygote, prepared, name, random.Random(name).choice([4, 8, 12]))
 
@@ -115,11 +115,11 @@ def test_a_run_on_a_disk_that_fills_up_goes_on_once_there_is_room(
     zygote: Zygote, short: Path, undisturbed: Path, place: Path
 ) -> None:
     out, refused = place / "out", 0
-    for size in (64, 900, 3_000, 9_000, 30_000):
+    for size in (64, 3_000, 9_000):
         done = zygote.run("run", short, "--out", out, "--no-report", file_size=size)
         if done.code:
             refused += 1
             assert done.refused, done
     assert zygote.run("run", short, "--out", out, "--no-report").code == 0
-    assert refused >= 3
+    assert refused == 3
     assert differing(out, undisturbed) == []

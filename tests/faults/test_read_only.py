@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mounts import memory_disk, set_read_only
 from processes import Zygote
-from steps import STEPS, Prepared
+from steps import STEPS, Prepared, mostly_slow
 from tiny import differing, listing
 
 
@@ -28,7 +28,7 @@ def permissions(folder: Path, write: bool) -> Iterator[None]:
             path.chmod(modes[path])
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", mostly_slow("ingest", "extract", "train"))
 def test_without_the_right_to_write_a_command_stops(zygote: Zygote, prepared: Prepared, name: str) -> None:
     with prepared.folder() as folder:
         before = listing(folder)
@@ -61,7 +61,7 @@ def test_a_run_in_a_directory_that_cannot_be_written_stops(
     assert differing(out, undisturbed) == []
 
 
-@pytest.mark.parametrize("name", ["ingest", "extract", "prune"])
+@pytest.mark.parametrize("name", mostly_slow("prune"))
 def test_on_a_disk_that_is_mounted_read_only_a_command_stops(zygote: Zygote, prepared: Prepared, name: str) -> None:
     folder = prepared.home.parent / f"read-only-{name}"
     with memory_disk(folder, 1 << 16) as disk:
