@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from extraction_limits import run_counts, run_fidelity, run_memory, run_scaling
+from extraction_limits import run_arithmetic, run_counts, run_fidelity, run_memory, run_scaling
 from extraction_speed import WORK, clear_scratch, run_features, run_sketch, run_wall
 from extraction_subjects import SUBJECTS, Subject
 from extraction_table import write_page
@@ -39,6 +39,7 @@ PARTS: dict[str, Callable[[Subject, int, int], dict[str, Any]]] = {
     "scaling": run_scaling,
     "fidelity": run_fidelity,
     "counts": run_counts,
+    "arithmetic": run_arithmetic,
 }
 ROWS = {"demo": 96, "middle": 48, "large": 16, "toy": 6}
 OTHER_ROWS = {"memory": 2048, "scaling": 1024, "fidelity": 256, "counts": 96}
@@ -49,6 +50,9 @@ TABLE_PARTS = (
     ("sketch", "demo"),
     ("sketch", "middle"),
     ("sketch", "large"),
+    ("arithmetic", "demo"),
+    ("arithmetic", "middle"),
+    ("arithmetic", "large"),
     ("memory", "middle"),
     ("scaling", "demo"),
     ("fidelity", "demo"),

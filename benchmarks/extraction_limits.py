@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,13 @@ from scipy.stats import spearmanr
 from torch import nn
 
 import liit
-from liit.config import FeatureSettings
+from liit.config import FeatureSettings, LoraSettings
+from liit.doctor.arithmetic import backward_flops, both_passes, extraction_flops, forward_flops
+from liit.doctor.shape import shape_of
+from liit.doctor.workload import look_at
+from liit.features.plan import plan_passes
 from liit.features.sketch import SignedFold
+from liit.model.chat import ChatEncoder
 from liit.model.lora import lora_parameters
 from liit.model.vision import VisionCache
 
@@ -92,6 +98,33 @@ def run_scaling(subject: Subject, rows: int, rounds: int) -> dict[str, Any]:
         "ms_per_sample": {name: round(1e3 * value / int(name), 3) for name, value in seconds.items()},
         "slope": round(float(slope), 3),
     }
+
+
+def run_arithmetic(subject: Subject, rows: int, rounds: int) -> dict[str, Any]:
+    """Operations of both procedures on the decoder, vision tower and projection left out: what the ratio can be.
+
+    Counted as `liit doctor` counts them. The official side runs the head at every position, forward and back.
+    """
+    del rounds
+    work = look_at(ChatEncoder(subject.vlm), subject.samples(rows))
+    shape = shape_of(subject.vlm, LoraSettings())
+    settings = FeatureSettings(blind="zeros")
+    single = replace(work, longest_pack=0)
+    one, black = single.with_images(1), single.without_images(1, zeros=True)
+    head = 2 * shape.vocabulary * shape.hidden
+    once = forward_flops(shape, one, shape.layers, narrow=False) + head * (one.tokens - one.answers)
+    back = backward_flops(shape, one, shape.layers, narrow=False) + head * (one.tokens - one.answers)
+    blind = forward_flops(shape, black, shape.layers, narrow=False) + head * (black.tokens - black.answers)
+    out: dict[str, Any] = {"rows": rows}
+    for part, names, theirs in (("features", EVERYTHING, once + back + blind), ("sketch", ("gradient",), once + back)):
+        plan = plan_passes(names, settings, shape.layers)
+        ours = extraction_flops(plan, shape, *both_passes(plan, work, settings)).total
+        out[part] = {
+            "official_forwards": round(theirs / once, 3),
+            "liit_forwards": round(ours / once, 3),
+            "ratio": round(theirs / ours, 3),
+        }
+    return out
 
 
 def run_fidelity(subject: Subject, rows: int, rounds: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ IDLE = 0.1  # cores that others may use for a wall time to count
 def tables(results: dict[str, Any]) -> str:
     """Everything that was measured, as Markdown."""
     parts: Parts = results["parts"]
-    sections = (speed, wall, limits, agreements, fidelity, shares)
+    sections = (speed, arithmetic, wall, limits, agreements, fidelity, shares)
     return "\n\n".join(text for section in sections if (text := section(parts)))
 
 
@@ -58,6 +58,24 @@ def _verdict(pair: tuple[float, float] | None, floor: float, goal: float) -> str
         return "not measured"
     worst = min(pair)
     return "goal" if worst >= goal else "floor" if worst >= floor else "**no**"
+
+
+def arithmetic(parts: Parts) -> str:
+    """What the ratio without projection can be, by operations alone."""
+    found = [(m, parts[f"arithmetic/{m}"]) for m in MODELS if f"arithmetic/{m}" in parts]
+    if not found:
+        return ""
+    rows = [
+        (
+            title,
+            *(
+                f"{f[key]['official_forwards']:.2f}, {f[key]['liit_forwards']:.2f}: {f[key]['ratio']:.2f}"
+                for _, f in found
+            ),
+        )
+        for title, key in (("all features", "features"), ("gradient sketch alone", "sketch"))
+    ]
+    return _table(("decoder's operations in forward passes, official and liit: ratio", *(m for m, _ in found)), rows)
 
 
 def wall(parts: Parts) -> str:
