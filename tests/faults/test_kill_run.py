@@ -7,7 +7,6 @@ import random
 import shutil
 import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,15 +16,10 @@ from tiny import differing
 STAGES = ("ingest", "extract", "select", "train", "evaluate", "prune")
 ORDER = [(0, "evaluate"), *((step, stage) for step in (1, 2) for stage in STAGES)]
 KILLS = 24
+START = 0.4
+"""Seconds from the start of the command to its first stage."""
 ATTEMPTS = 8
 """Of one stage; some last a few milliseconds, and a loaded machine may be late."""
-
-
-@dataclass(frozen=True)
-class Instants:
-    """How long each stage takes in a process that begins with it."""
-
-    seconds: dict[tuple[int, str], float]
 
 
 def begun(process: Running, stage: tuple[int, str]) -> bool:
@@ -60,6 +54,10 @@ def kill_through(
 ) -> Counter[str]:
     """Kill a run inside each of its stages, then let it end; how often each was hit."""
     hits: Counter[str] = Counter()
+    process = zygote.start(*command(short, out))
+    time.sleep(rng.uniform(0, START))  # before any stage, most likely
+    process.kill()
+    process.wait()
     for stage in ORDER:
         wanted, attempts = per_stage, 0
         while wanted and attempts < ATTEMPTS * per_stage and completed(out) <= ORDER.index(stage):

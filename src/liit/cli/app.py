@@ -12,7 +12,7 @@ import typer
 
 from liit.cli.problems import disk_problem
 from liit.errors import InputError
-from liit.lifelong.parallel import JobError
+from liit.lifelong.parallel import JobError, end_with_parent
 
 app = typer.Typer(
     name="liit",
@@ -28,6 +28,7 @@ _INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 def main() -> NoReturn:
     """Run a command and leave with its exit code."""
+    end_with_parent()
     try:
         from liit.cli import doctor, lists, pool_commands, runs, stage_commands  # noqa: F401 (imported to be registered)
 

@@ -9,6 +9,7 @@ some machines). Variables that the user has set are left as they are.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -25,6 +26,9 @@ TUNED = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
     "TOKENIZERS_PARALLELISM": "false",
 }
+
+
+ENDS_WITH_STDIN = "LIIT_ENDS_WITH_STDIN"
 
 
 class JobError(RuntimeError):
@@ -54,6 +58,22 @@ def child_environment(threads: int) -> dict[str, str]:
     return {**TUNED, "OMP_NUM_THREADS": str(threads), **os.environ}
 
 
+def end_with_parent() -> None:
+    """In a process that `run_jobs` started: end when the one that started it is gone, even killed.
+
+    Else it would go on by itself, and the same command, given again, would find its directory taken. The system closes
+    the other end of the standard input when a process ends, however it ends.
+    """
+    if os.environ.pop(ENDS_WITH_STDIN, None) is None:
+        return
+
+    def watch() -> None:
+        os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def run_jobs(jobs: Sequence[Job], at_once: int, show: Callable[[str], None]) -> None:
     """Run jobs, at most so many at once, in the order given.
 
@@ -79,7 +99,8 @@ def run_jobs(jobs: Sequence[Job], at_once: int, show: Callable[[str], None]) -> 
                 return
             process = subprocess.Popen(  # noqa: S603 (this program itself, arguments as a list)
                 [sys.executable, "-m", "liit", *job.arguments],
-                env=child_environment(threads),
+                env={**child_environment(threads), ENDS_WITH_STDIN: "1"},
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
