@@ -110,3 +110,20 @@ def test_killed_two_hundred_times_it_ends_as_undisturbed(
     hits = check(zygote, short, undisturbed, place, lasts, 200, per_stage=4)
     print(f"{hits.total()} kills: {dict(hits)}")
     assert min(hits[stage] for stage in STAGES) >= 12, hits
+
+
+@pytest.mark.slow
+def test_killed_between_any_two_changes_on_disk_it_ends_as_undisturbed(
+    zygote: Zygote, short: Path, undisturbed: Path, place: Path
+) -> None:
+    counted = zygote.run(*command(short, place / "counted"), before=["die_before", str(place / "counted"), 0])
+    count = int(counted.out.rpartition("instants ")[2])
+    assert count > 300
+    for which in random.Random(0).sample(range(1, count + 1), 40):
+        out = place / str(which)
+        died = zygote.run(*command(short, out), before=["die_before", str(out), which])
+        assert died.code == -9, died
+        done = zygote.run(*command(short, out))
+        assert (done.code, done.err) == (0, ""), done
+        assert differing(out, undisturbed) == []
+        shutil.rmtree(out)
