@@ -255,7 +255,8 @@ def test_a_disk_that_fills_up_is_one_line_and_the_run_goes_on_once_there_is_room
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, limit))
     said, errors = process.communicate(timeout=120)
     assert process.returncode == 1, said + errors
-    assert errors.startswith("liit: error: File too large")
+    # SQLite has one word for every write that fails; which library meets the limit depends on the machine.
+    assert errors.startswith(("liit: error: File too large: ", "liit: error: Input/output error (disk I/O error): "))
     assert errors.count("\n") == 1
     assert here(capsys, *arguments).code == 0
 
