@@ -6,7 +6,7 @@ A stage gives back its facts, a small JSON-serialisable dict that goes into ``ru
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -210,8 +210,6 @@ def select_step(
         seed: of the choice.
         out: directory that gets selection.parquet, selection.json and labels.parquet.
     """
-    from collections.abc import Mapping
-
     columns: Mapping[str, Any]
     if features is not None:
         columns = FeatureStore(features).view(candidates)
@@ -297,8 +295,12 @@ def train_step(
     epochs: int | None = None,
     progress: Progress | None = None,
     optimizer_state: Path | None = None,
+    hooks: Sequence[tuple[str, Mapping[str, Any]]] = (),
+    hook_state: Path | None = None,
+    step: int = 1,
+    new: Container[str] | None = None,
 ) -> Facts:
-    """Train the adapter on some samples and write it.
+    """Train the adapter on some samples and write it, and beside it, in ``hooks``, what hooks keep for the next step.
 
     Args:
         bench: the model.
@@ -309,7 +311,13 @@ def train_step(
         epochs: instead of ``training.epochs``.
         progress: called with the number of optimizer steps just done.
         optimizer_state: file that gets Adam's moments, for `extract_step`.
+        hooks: names of training hooks with their options, in the order in which they are called.
+        hook_state: the ``hooks`` folder of the step before; None at the first step that trains.
+        step: number of the step, from 1.
+        new: ids of the samples that came with the step; None: all of them did.
     """
+    if hooks:
+        raise InputError("hooks: not there yet")
     fill_vision(bench, samples)
     vlm = bench.with_adapter(adapter)
     bench.forget_adapter()
