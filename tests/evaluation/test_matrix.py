@@ -10,10 +10,11 @@ from liit.errors import InputError
 from liit.evaluation.matrix import (
     average_accuracy,
     backward_transfer,
-    bootstrap_interval,
     forgetting,
     forward_transfer,
     gain_skills,
+    mean_final,
+    mean_first,
     rare_accuracy,
     relative_gain,
     unseen_accuracy,
@@ -88,12 +89,36 @@ def test_a_missing_step_in_between_does_not_hide_forgetting() -> None:
 def test_backward_transfer_is_the_difference_of_final_and_own_step_means(scores: np.ndarray) -> None:
     steps = scores.shape[1]
     introduced = np.arange(1, steps + 1)
-    mean_final = average_accuracy(scores, introduced)
-    mean_own_step = scores[introduced, np.arange(steps)].mean()
-    assert backward_transfer(scores, introduced) == pytest.approx(mean_final - mean_own_step, abs=1e-12)
+    final, own_step = scores[-1].mean(), scores[introduced, np.arange(steps)].mean()
+    assert mean_first(scores, introduced) == pytest.approx(own_step)
+    assert backward_transfer(scores, introduced) == pytest.approx(final - own_step, abs=1e-12)
     assert backward_transfer(scores, introduced, earlier_only=True) == pytest.approx(
-        steps / (steps - 1) * (mean_final - mean_own_step), abs=1e-12
+        steps / (steps - 1) * (final - own_step), abs=1e-12
     )
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=7), st.integers(0, 2**31))
+def test_backward_transfer_with_any_number_of_skills_per_step(steps: list[int], seed: int) -> None:
+    scores = np.random.default_rng(seed).random((5, len(steps)))
+    taught = sum(step > 0 for step in steps)
+    of_the_last_step = sum(step == 4 for step in steps)
+    difference = mean_final(scores, steps) - mean_first(scores, steps)
+    assert backward_transfer(scores, steps) == pytest.approx(difference, abs=1e-12, nan_ok=True)
+    common = backward_transfer(scores, steps, earlier_only=True)
+    if taught > of_the_last_step:
+        assert common == pytest.approx(taught / (taught - of_the_last_step) * difference, abs=1e-12)
+    else:
+        assert np.isnan(common)
+
+
+def test_the_identity_needs_one_skill_per_step() -> None:
+    """Two skills at the last step of three: T / (T - 1) is not the factor, S / (S - L) is."""
+    scores = np.array([[0.0] * 4, [0.8, 0.0, 0.0, 0.0], [0.5, 0.6, 0.0, 0.0], [0.4, 0.5, 0.9, 0.7]])
+    introduced = [1, 2, 3, 3]
+    difference = mean_final(scores, introduced) - mean_first(scores, introduced)
+    common = backward_transfer(scores, introduced, earlier_only=True)
+    assert common == pytest.approx(-0.25) == pytest.approx(4 / 2 * difference)
+    assert abs(common - 3 / 2 * difference) > 0.05
 
 
 @given(arrays(np.float64, (5, 3), elements=st.floats(0, 1)))
@@ -117,29 +142,3 @@ def test_wrong_shapes_are_refused_by_name() -> None:
         relative_gain(SCORES, INTRODUCED, [1.0])
     with pytest.raises(InputError, match="convention"):
         forgetting(SCORES, INTRODUCED, "last")  # type: ignore[arg-type]
-
-
-def test_bootstrap_weighs_skills_equally_and_is_reproducible() -> None:
-    groups = [np.ones(400), np.zeros(10)]
-    interval = bootstrap_interval(groups)
-    assert (interval.estimate, interval.low, interval.high) == (0.5, 0.5, 0.5)
-    noisy = [np.arange(50) % 2, np.arange(30) % 3 == 0]
-    assert bootstrap_interval(noisy, seed=1) == bootstrap_interval(noisy, seed=1)
-
-
-def test_bootstrap_interval_is_as_wide_as_theory_says() -> None:
-    rows = np.repeat([0.0, 1.0], 200)
-    interval = bootstrap_interval([rows])
-    half = 1.96 * 0.5 / np.sqrt(400)
-    assert interval.low == pytest.approx(0.5 - half, abs=0.006)
-    assert interval.high == pytest.approx(0.5 + half, abs=0.006)
-    assert not bootstrap_interval([rows - 0.5]).excludes_zero
-    assert bootstrap_interval([rows]).excludes_zero
-
-
-def test_bootstrap_refuses_what_it_cannot_resample() -> None:
-    for groups in ([], [[]], [[1.0, NAN]]):
-        with pytest.raises(InputError, match="groups"):
-            bootstrap_interval(groups)
-    with pytest.raises(InputError, match="level"):
-        bootstrap_interval([[1.0]], level=95)

@@ -9,42 +9,47 @@ A mean over skills is NaN as soon as one of its skills is NaN: two methods must 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from liit.errors import InputError
+from liit.evaluation.intervals import Interval, bootstrap_interval
+
+__all__ = [
+    "FORMULAS",
+    "Interval",
+    "average_accuracy",
+    "backward_transfer",
+    "bootstrap_interval",
+    "forgetting",
+    "forward_transfer",
+    "gain_skills",
+    "mean_final",
+    "mean_first",
+    "rare_accuracy",
+    "relative_gain",
+    "unseen_accuracy",
+]
 
 Scores = NDArray[np.float64]
 
 FORMULAS: Mapping[str, str] = {
     "average_accuracy": "mean over s of a[T][s]",
-    "relative_gain": "100 · mean over s of a[T][s] / u[s]; u[s] = the reference's final accuracy on s",
-    "forgetting_max": "100 · mean over s of (m[s] − a[T][s]) / m[s]; m[s] = max over t ≥ t_s of a[t][s]",
-    "forgetting_first": "100 · mean over s of max(0, a[t_s][s] − a[T][s]) / a[t_s][s]",
-    "backward_transfer": "mean over s of a[T][s] − a[t_s][s]",
+    "relative_gain": "100 · mean over s with u[s] ≠ 0 of a[T][s] / u[s]; u[s] = the reference's final accuracy on s",
+    "forgetting_max": "100 · mean over s of (m[s] − a[T][s]) / m[s]; m[s] = max over t ≥ t_s of a[t][s]; "
+    "0 where m[s] = 0",
+    "forgetting_first": "100 · mean over s of max(0, a[t_s][s] − a[T][s]) / a[t_s][s]; 0 where a[t_s][s] = 0",
+    "backward_transfer": "mean over s of a[T][s] − a[t_s][s] = MFN − MFT",
+    "mean_first": "MFT = mean over s of a[t_s][s]",
+    "mean_final": "MFN = mean over s of a[T][s] (the average accuracy)",
     "forward_transfer": "mean over s of a[t_s − 1][s] − a[base][s]",
     "rare_accuracy": "mean over rare s of a[T][s]",
     "unseen_accuracy": "mean over the skills that no step teaches of a[T][s]",
 }
 """The formula behind every number, as shown to readers; t_s is the step that introduced skill s, T the last step."""
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """An estimate with a bootstrap interval."""
-
-    estimate: float
-    low: float
-    high: float
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the whole interval lies on one side of zero."""
-        return self.low > 0 or self.high < 0
 
 
 def average_accuracy(scores: ArrayLike, introduced: ArrayLike) -> float:
@@ -89,6 +94,31 @@ def rare_accuracy(scores: ArrayLike, introduced: ArrayLike, rare: ArrayLike) -> 
     if chosen.shape != step.shape:
         raise InputError(f"rare: shape {chosen.shape} given, expected one boolean per skill, {step.shape}")
     return _mean(a[-1, chosen & (step > 0)])
+
+
+def mean_final(scores: ArrayLike, introduced: ArrayLike) -> float:
+    """MFN, the mean final accuracy: mean over s of a[T][s]. Another name for `average_accuracy`."""
+    return average_accuracy(scores, introduced)
+
+
+def mean_first(scores: ArrayLike, introduced: ArrayLike) -> float:
+    """MFT, the mean accuracy right after a skill's own step: mean over s of a[t_s][s].
+
+    Continual-learning benchmarks call it the mean fine-tune accuracy: what is learnt before anything is forgotten.
+
+    Args:
+        scores: [T + 1, S].
+        introduced: [S].
+
+    Returns:
+        A number in the unit of the scores; NaN when an entry is missing or no skill is taught.
+
+    Raises:
+        InputError: shapes that do not fit.
+    """
+    a, step = _checked(scores, introduced)
+    taught = np.flatnonzero(step > 0)
+    return _mean(a[step[taught], taught])
 
 
 def relative_gain(scores: ArrayLike, introduced: ArrayLike, reference: ArrayLike) -> float:
@@ -158,12 +188,17 @@ def forgetting(scores: ArrayLike, introduced: ArrayLike, convention: Literal["ma
 def backward_transfer(scores: ArrayLike, introduced: ArrayLike, *, earlier_only: bool = False) -> float:
     """What later steps did to a skill, averaged over skills: a[T][s] - a[t_s][s].
 
+    By default the mean is over all S skills taught (adapt-infinity section 8), so it equals MFN - MFT exactly, however
+    many skills a step brings. The skills of the last step have had no later step: they count with 0.
+
+    The common BWT (Lopez-Paz and Ranzato, "Gradient Episodic Memory", NeurIPS 2017) leaves them out: it is the mean
+    over the S - L skills of earlier steps, with L those of the last one, so it equals S / (S - L) * (MFN - MFT). With
+    one skill per step S = T and L = 1, and this is BWT = T / (T - 1) * (MFN - MFT).
+
     Args:
         scores: [T + 1, S].
         introduced: [S].
-        earlier_only: leave out the skills of the last step, which can only contribute 0. With one skill per step this
-            is the common BWT, and BWT = T / (T - 1) * (MFN - MFT) with MFN the mean final accuracy and MFT the mean
-            accuracy right after a skill's own step.
+        earlier_only: the common BWT: leave out the skills of the last step.
 
     Returns:
         A difference in the unit of the scores, negative when skills were lost; NaN when an entry is missing.
@@ -194,42 +229,6 @@ def forward_transfer(scores: ArrayLike, introduced: ArrayLike) -> float:
     a, step = _checked(scores, introduced)
     taught = np.flatnonzero(step > 0)
     return _mean(a[step[taught] - 1, taught] - a[0, taught])
-
-
-def bootstrap_interval(
-    groups: Sequence[ArrayLike], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Interval:
-    """Percentile bootstrap of a mean of group means, resampling the rows inside each group.
-
-    With the rows' scores grouped by skill this is the interval of the average accuracy; with the paired differences of
-    two methods on the same rows it is the interval of their difference. It covers the chance in the evaluation rows,
-    not the chance in training: for that, run several seeds.
-
-    Args:
-        groups: one array of row values per skill, none empty, no NaN.
-        level: coverage, between 0 and 1.
-        resamples: number of bootstrap samples.
-        seed: of the generator.
-
-    Returns:
-        Mean of the group means and its interval.
-
-    Raises:
-        InputError: no groups, an empty group, a NaN, or a level outside (0, 1).
-    """
-    rows = [np.asarray(group, dtype=np.float64) for group in groups]
-    if not rows or any(group.ndim != 1 or len(group) == 0 or np.isnan(group).any() for group in rows):
-        raise InputError("groups: expected at least one group, each a non-empty row of numbers without NaN")
-    if not 0 < level < 1:
-        raise InputError(f"level: {level} given, expected a coverage between 0 and 1, for instance 0.95")
-    rng = np.random.default_rng(seed)
-    means = np.zeros(resamples)
-    for group in rows:
-        # How often each distinct value is drawn; scores are mostly 0 and 1, so this is much less than drawing rows.
-        values, counts = np.unique(group, return_counts=True)
-        means += rng.multinomial(len(group), counts / len(group), size=resamples) @ values / len(group)
-    low, high = np.quantile(means / len(rows), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(np.mean([group.mean() for group in rows])), float(low), float(high))
 
 
 def _checked(scores: ArrayLike, introduced: ArrayLike) -> tuple[Scores, NDArray[np.int64]]:
