@@ -172,3 +172,56 @@ def test_wrong_numbers_are_named(pool) -> None:
             pool.gc(keep=keep)
     with pytest.raises(InputError, match="old version"):
         pool.at(1).gc()
+
+
+def test_what_somebody_holds_stays_until_it_is_released(pool) -> None:
+    for start in (0, 20, 40):
+        pool.add(samples(start, start + 20))
+    pool.remove(["3"], step=1)
+    contents = {version: pool.at(version).ids() for version in (3, 4, 5)}
+    pool.hold("one", 2)
+    pool.hold("one", 3)  # in place of the first
+    pool.hold("two", 4)
+    report = pool.gc()
+    assert (report["oldest"], report["held"]) == (3, {"one": 3, "two": 4})
+    assert {version: Pool.open(pool.path).at(version).ids() for version in contents} == contents
+    with pytest.raises(InputError, match="freed"):
+        pool.at(2)
+    pool.release("one")
+    pool.release("never held")
+    assert pool.gc()["oldest"] == 4
+    pool.release("two")
+    assert not (pool.path / "holds.json").exists()
+    report = pool.gc()
+    assert (report["oldest"], report["held"]) == (pool.version, {})
+
+
+def test_what_is_held_is_freed_only_when_that_is_said(pool) -> None:
+    pool.add(samples(0, 20))
+    pool.remove(["3"], step=1)
+    pool.hold("one", 1)
+    assert pool.gc(ignore_holds=True)["oldest"] == pool.version
+    assert not (pool.path / "holds.json").exists()
+    with pytest.raises(InputError, match=r"version: 1 .*freed by a gc"):
+        pool.hold("one", 1)
+
+
+def test_a_gc_that_keeps_more_than_is_held_says_nothing_of_it(pool) -> None:
+    pool.add(samples(0, 20))
+    pool.hold("one", 2)
+    report = pool.gc(keep=2)
+    assert (report["oldest"], report["held"]) == (1, {})
+    assert pool.at(1).ids() == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"one": "x"}', '{"one": null}', "\udcff"])
+def test_a_damaged_list_of_holds_stops_a_gc_and_the_holder_mends_it(pool, text: str) -> None:
+    pool.add(samples(0, 20))
+    file = pool.path / "holds.json"
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    version = pool.version
+    with pytest.raises(InputError, match=r"holds\.json.* cannot be read"):
+        pool.gc()
+    assert Pool.open(pool.path).version == version
+    pool.hold("one", 2)
+    assert pool.gc()["held"] == {"one": 2}

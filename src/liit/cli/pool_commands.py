@@ -98,16 +98,23 @@ def restore(
 def gc(
     path: PoolArgument,
     keep: Annotated[int, typer.Option(help="How many of the newest versions stay readable.")] = 0,
+    ignore_runs: Annotated[
+        bool, typer.Option("--ignore-runs", help="Free what an unfinished run needs, too. It cannot go on then.")
+    ] = False,
     message: Message = "",
     as_json: AsJson = False,
 ) -> None:
     """Free the disk space of what was removed. It cannot be restored after that.
 
-    The samples, the log, the ledger and the quarantine stay. A run that is not finished needs its pool's versions.
+    The samples, the log, the ledger, the quarantine, and the versions that a run needs to go on stay.
     """
     from liit.data.pool import Pool
 
-    facts(Pool.open(path).gc(keep, message), as_json)
+    found = Pool.open(path).gc(keep, message, ignore_holds=ignore_runs)
+    facts(found if as_json else {name: value for name, value in found.items() if name != "held"}, as_json)
+    if not as_json:
+        for holder, version in found["held"].items():
+            print(f"kept for {holder}: version {version} and later; --ignore-runs frees them too")
 
 
 @pool.command()

@@ -11,7 +11,8 @@ import lance
 import numpy as np
 
 from liit.data.commits import read_commit
-from liit.data.known import NAME
+from liit.data.holds import read_holds, write_holds
+from liit.data.known import NAME as KNOWN
 from liit.data.lance_files import settle_version
 from liit.data.lock import write_lock
 from liit.data.tables import SCHEMAS, open_table, settled
@@ -24,23 +25,25 @@ _DELETE = 1 << 12
 _TAG = "liit-kept-"
 
 
-def collect(pool: Pool, keep: int = 0, message: str = "") -> dict[str, int]:
+def collect(pool: Pool, keep: int = 0, message: str = "", ignore_holds: bool = False) -> dict[str, Any]:
     """Rewrite the tables without what was removed, and delete the files of old versions.
 
     It is a commit: a new version with the same samples. Then versions before the kept ones cannot be read or restored
     any more, and a process that still reads one gets an error. The log, the ledger and the quarantine stay. A gc that
-    is killed is finished by the next.
+    is killed is finished by the next. What an unfinished run needs (`Pool.hold`) is kept as well.
 
     Args:
         pool: The pool.
         keep: How many of the newest versions stay readable, the new one not counted; 0 frees the most.
         message: For the log.
+        ignore_holds: Free what unfinished runs need too; they cannot go on then.
 
     Returns:
-        freed: bytes; before and after: bytes of the pool's directory; oldest: the oldest version left; version.
+        freed: bytes; before and after: bytes of the pool's directory; oldest: the oldest version left; version; held:
+        who needs which version and the later ones, so that these were kept although `keep` did not ask for it.
 
     Raises:
-        InputError: `keep` is negative.
+        InputError: `keep` is negative, or what unfinished runs need cannot be read.
     """
     if isinstance(keep, bool) or not isinstance(keep, int) or keep < 0:
         raise InputError(f"keep: expected a number of versions, 0 or more, got {keep!r}")
@@ -49,7 +52,9 @@ def collect(pool: Pool, keep: int = 0, message: str = "") -> dict[str, int]:
         before = _size(pool.path)
         commits = pool.path / "commits"
         current = read_commit(commits, pool.version)
-        oldest = max(current.oldest, pool.version + 1 - keep)
+        asked = pool.version + 1 - keep
+        held = {} if ignore_holds else {who: first for who, first in read_holds(pool.path).items() if first < asked}
+        oldest = max(current.oldest, min(asked, *held.values()) if held else asked)
         kept = [read_commit(commits, version) for version in range(oldest, pool.version + 1)]
         tables = dict(pool.tables)
         for name in SCHEMAS:
@@ -60,13 +65,16 @@ def collect(pool: Pool, keep: int = 0, message: str = "") -> dict[str, int]:
             table.optimize.compact_files(materialize_deletions_threshold=0.0, num_threads=1, batch_size=1024)
             settle_version(table, since=tables[name])
             tables[name] = table.version
-        pool.commit_tables("gc", message, tables, len(pool), {"kept": keep}, oldest=oldest)
+        pool.commit_tables("gc", message, tables, len(pool), {"kept": pool.version + 1 - oldest}, oldest=oldest)
         for name in SCHEMAS:
             _clean(pool.path, name, tables[name], {commit.tables[name] for commit in kept})
         _drop_schemas(pool)
-        (pool.path / NAME).unlink(missing_ok=True)  # made again, without what is gone
+        (pool.path / KNOWN).unlink(missing_ok=True)  # made again, without what is gone
+        if ignore_holds:
+            write_holds(pool.path, {})
         after = _size(pool.path)
-    return {"freed": before - after, "before": before, "after": after, "oldest": oldest, "version": pool.version}
+    figures = {"freed": before - after, "before": before, "after": after, "oldest": oldest, "version": pool.version}
+    return {**figures, "held": held}
 
 
 def _clean(folder: Path, name: str, newest: int, kept: set[int]) -> None:

@@ -8,6 +8,7 @@
       commits/           one JSON file per version of the pool, naming the Lance version of each table
       schemas/           columns of the Parquet files that rows came from
       known.sqlite       an index for writers, made again when it is missing or behind
+      holds.json         versions that an unfinished run needs, which a gc leaves
       lock               held by the one process that writes
 
 Why nothing is lost or counted twice, whenever the process is killed: a change first writes its rows into the tables,
@@ -32,6 +33,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from liit.data.commits import Commit, latest_version, read_commit, write_commit
+from liit.data.holds import NAME as HOLDS
+from liit.data.holds import read_holds, write_holds
 from liit.data.lance_files import settle_version, sync_folder
 from liit.data.lock import write_lock
 from liit.data.sample import Sample
@@ -306,12 +309,42 @@ class Pool(Snapshot):
             self.commit_tables("restore", message, tables, old.rows, {"restored": version}, restored=version)
         return self.version
 
-    def gc(self, keep: int = 0, message: str = "") -> dict[str, int]:
+    def gc(self, keep: int = 0, message: str = "", *, ignore_holds: bool = False) -> dict[str, Any]:
         """Free what only old versions need, for good: see `liit.data.gc.collect`."""
         from liit.data.gc import collect
 
         self._check_writable()
-        return collect(self, keep, message)
+        return collect(self, keep, message, ignore_holds)
+
+    def hold(self, holder: str, version: int) -> None:
+        """Keep a version and all later ones from being freed by a gc, until they are released; as a run does.
+
+        Args:
+            holder: Who needs them; its earlier hold is replaced.
+            version: The oldest that is needed.
+
+        Raises:
+            InputError: There is no such version, or a gc has freed it.
+        """
+        self._check_writable()
+        with write_lock(self.path):
+            self._find(version)
+            try:
+                holds = read_holds(self.path)
+            except InputError:  # damaged; whoever needs something says so again
+                holds = {}
+            if holds.get(holder) != version:
+                write_holds(self.path, {**holds, holder: version})
+
+    def release(self, holder: str) -> None:
+        """Let a gc free what `hold` kept; nothing happens when nothing is held under that name."""
+        self._check_writable()
+        if not (self.path / HOLDS).is_file():
+            return
+        with write_lock(self.path):
+            holds = read_holds(self.path)
+            if holds.pop(holder, None) is not None:
+                write_holds(self.path, holds)
 
     def commit_tables(
         self,

@@ -42,6 +42,11 @@ class Snapshot:
         return self._commit.version
 
     @property
+    def oldest(self) -> int:
+        """The oldest version whose rows are still on disk; a gc frees those before it."""
+        return self._commit.oldest
+
+    @property
     def tables(self) -> dict[str, int]:
         """Lance version of each table at this version."""
         return dict(self._commit.tables)

@@ -11,11 +11,16 @@ from liit.data.pool import Pool
 from liit.data.sample import Sample
 from liit.errors import InputError
 from liit.evaluation.evaluate import SkillTask
+from liit.features import FeatureStore
 from liit.lifelong import stages
 from liit.lifelong.methods import Method, get_method
 from liit.lifelong.progress import Reporter
+from liit.lifelong.queries import QueryRows, QuerySource
 from liit.lifelong.rundir import RunDirectory, stopwatch, write_json
 from liit.lifelong.workbench import Workbench, derived_seed
+
+HOLDER = "an unfinished run"
+"""What the run calls itself in its pool, for `liit pool gc`."""
 
 
 def run(
@@ -40,7 +45,7 @@ def run(
         InputError: anything wrong with the input; nothing is half-written.
     """
     loaded = continuum if isinstance(continuum, Continuum) else load_config(continuum, overrides)
-    method = get_method(loaded.method)
+    method = get_method(loaded.method, loaded)
     directory = RunDirectory(Path(out), loaded)
     reporter = reporter or Reporter()
     with directory.exclusive():
@@ -74,10 +79,22 @@ class Loop:
         sets = [item for _, item in self.continuum.evaluation_sets()]
         self.tasks = stages.read_tasks(self.directory.path / "evaluation", sets)
         last = len(self.continuum.steps)
+        self.queries = QuerySource(self.continuum, self.directory.path / "queries", self.tasks)
+        if self.method.targeted:
+            self.queries.check()
         self._evaluate(0, None)
         adapter: Path | None = None
         for number in range(1, last + 1):
+            self._hold(number, last)
             adapter = self._step(number, adapter, last)
+        self.pool.release(HOLDER)
+
+    def _hold(self, number: int, last: int) -> None:
+        """Keep the versions of the pool that a step needs from a gc, until the next step needs others."""
+        waits = self.method.once and number < last
+        final = "ingest" if waits else "prune" if self.method.prunes else "evaluate"
+        if self.directory.facts(number, final) is None:
+            self.pool.hold(HOLDER, self._version_before(number))
 
     def _step(self, number: int, adapter: Path | None, last: int) -> Path | None:
         folder = self.directory.step(number)
@@ -112,10 +129,13 @@ class Loop:
 
     def _new_ids(self, number: int) -> list[str]:
         """Ids in the pool that came with this step's commits."""
-        previous = self.directory.facts(number - 1, "prune") or self.directory.facts(number - 1, "ingest")
-        version = 1 if previous is None else int(previous["pool_version"])
-        before = set(self.pool.at(version).ids())
+        before = set(self.pool.at(self._version_before(number)).ids())
         return [sample for sample in self.pool.ids() if sample not in before]
+
+    def _version_before(self, number: int) -> int:
+        """Version of the pool at the end of the step before."""
+        previous = self.directory.facts(number - 1, "prune") or self.directory.facts(number - 1, "ingest")
+        return 1 if previous is None else int(previous["pool_version"])
 
     def _candidates(self, number: int) -> list[Sample]:
         """Samples of the pool as it was after this step's ingest that the model can take."""
@@ -132,27 +152,42 @@ class Loop:
         if not names:
             return None
         out = folder / "features"
-        self._stage(
-            number,
-            "extract",
-            lambda progress: self._forecaster.extract(adapter, samples, names, out, progress, self.reporter.note),
-            total=len(samples),
-        )
+        queries = self._queries(number, [sample.id for sample in samples])
+
+        def work(progress: stages.Progress) -> stages.Facts:
+            facts = self._forecaster.extract(adapter, samples, names, out, progress, self.reporter.note)
+            if queries is not None:
+                columns, store = self.method.query_columns(), folder / "queries"
+                facts |= stages.extract_queries(self.bench, adapter, queries, columns, store, progress)
+            return facts
+
+        self._stage(number, "extract", work, total=len(samples) + (0 if queries is None else len(queries.samples)))
         return out
 
+    def _queries(self, number: int, candidates: list[str]) -> QueryRows | None:
+        if not self.method.targeted:
+            return None
+        return self.queries.at(number, self.pool_now(number), candidates)
+
     def _select(self, number: int, ids: list[str], features: Path | None, folder: Path) -> stages.Facts:
-        continuum = self.continuum
-        if self.method.new_only:
-            new = set(self._new_ids(number))
-            ids = [sample for sample in ids if sample in new]
-            if not ids:
-                raise InputError(self._nothing(number))
-        budget = len(ids) if self.method.once else continuum.budget
-        if budget > len(ids):
+        fresh = set(self._new_ids(number))
+        new = [sample in fresh for sample in ids]
+        if self.method.new_only and not any(new):
+            raise InputError(self._nothing(number))
+        self._say_if_budget_is_larger(sum(new) if self.method.new_only else len(ids))
+        queries = self._queries(number, ids)
+        known = None
+        if queries is not None:
+            store = FeatureStore(folder / "queries").view([sample.id for sample in queries.samples])
+            known = stages.QueryFeatures(store, queries.groups)
+        candidates = stages.Candidates(ids, new, features, known)
+        return stages.select_step(self.method, self.continuum, self.pool, candidates, number, folder)
+
+    def _say_if_budget_is_larger(self, available: int) -> None:
+        budget = self.continuum.budget
+        if budget > available and not self.method.once:
             what = "new data" if self.method.new_only else "pool"
-            self.reporter.note(f"the budget of {budget} is larger than the {what}: training on all {len(ids)} samples")
-        seed = derived_seed(continuum.seed, number, "select")
-        return stages.select_step(self.method, continuum, self.pool, ids, features, budget, seed, folder)
+            self.reporter.note(f"the budget of {budget} is larger than the {what}: training on all {available} samples")
 
     def _nothing(self, number: int) -> str:
         facts = self.directory.facts(number, "ingest") or {}

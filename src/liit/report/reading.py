@@ -197,7 +197,7 @@ def _with_pools(path: Path, steps: tuple[Step, ...]) -> tuple[Step, ...]:
 
 
 def _with_pool(step: Step, pool: Any) -> Step:
-    if step.pool_version is None:
+    if step.pool_version is None or step.pool_version < pool.oldest:  # `liit pool gc` has freed it
         return step
     table = pool.at(step.pool_version).columns(["id", "source", "skill"])
     columns = (table[name].to_pylist() for name in ("id", "source", "skill"))

@@ -92,8 +92,8 @@ def shortened(text: str, length: int = _TEXT_LENGTH) -> str:
 
 
 def take(pool: Any, version: int | None, ids: list[str]) -> Mapping[str, Any]:
-    """The samples of these ids from one version of the pool."""
-    if pool is None or version is None or not ids:
+    """The samples of these ids from one version of the pool; none when `liit pool gc` has freed that version."""
+    if pool is None or version is None or version < pool.oldest or not ids:
         return {}
     unique = list(dict.fromkeys(ids))
     return dict(zip(unique, pool.at(version).take(unique), strict=True))
