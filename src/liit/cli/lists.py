@@ -16,7 +16,7 @@ def methods(as_json: AsJson = False) -> None:
 
     found = {
         "methods": [
-            {"name": m.name, "description": m.description, "selector": m.selector, "needs": list(m.features)}
+            {"name": m.name, "description": m.description, "selector": m.part.selector, "needs": list(m.needs)}
             for m in METHODS.values()
         ],
         "selectors": [

@@ -133,15 +133,20 @@ def _key_in(value: Any, loc: tuple[int | str, ...]) -> Key:
 def _model_at(key: Key) -> type[BaseModel]:
     """Return the schema class of the section at a key."""
     model: type[BaseModel] = Continuum
+    named = False  # whether the next part is a name that the user chose, as in `methods`
     for part in key:
-        if isinstance(part, str):
-            model = _model_in(model.model_fields[part].annotation) or model
+        if named:
+            named = False
+        elif isinstance(part, str):
+            annotation = model.model_fields[part].annotation
+            named = get_origin(annotation) is dict
+            model = _model_in(annotation) or model
     return model
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if get_origin(annotation) in (tuple, Union, types.UnionType, Annotated):
+    if get_origin(annotation) in (tuple, dict, Union, types.UnionType, Annotated):
         return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
     return None

@@ -48,18 +48,11 @@ def one_of(kind: str, names: Callable[[], Iterable[str]]) -> Callable[[str], str
     return check
 
 
-def methods() -> tuple[str, ...]:
-    """Return the names of the lifelong methods."""
-    from liit.lifelong.methods import METHODS
+def selectors() -> tuple[str, ...]:
+    """Return the names of the registered selectors."""
+    from liit.selection import selectors as registered
 
-    return tuple(METHODS)
-
-
-def prunes(method: str) -> bool:
-    """Say whether a method cuts the pool and so needs to know its size."""
-    from liit.lifelong.methods import METHODS
-
-    return METHODS[method].prunes
+    return tuple(registered())
 
 
 def formats() -> tuple[str, ...]:

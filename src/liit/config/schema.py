@@ -40,6 +40,15 @@ def _safe_name(text: str) -> str:
     return text
 
 
+def _method_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", text):
+        raise ValueError(
+            f"got '{text}', expected a name of letters, digits, '.', '_', '+' and '-', at most 64 of them, the first a "
+            "letter or digit"
+        )
+    return text
+
+
 def _resolve(path: Path, info: ValidationInfo) -> Path:
     """Make a path absolute, taking it from the folder of the continuum file (or the working directory without one)."""
     base = (info.context or {}).get("base", Path.cwd())
@@ -87,7 +96,8 @@ def _different(items: tuple[str, ...]) -> tuple[str, ...]:
 FileName = Annotated[str, AfterValidator(_safe_name)]
 LocalPath = Annotated[Path, AfterValidator(_resolve)]
 Text = Annotated[str, Field(min_length=1)]
-Method = Annotated[str, AfterValidator(names.one_of("method", names.methods))]
+MethodName = Annotated[str, AfterValidator(_method_name)]
+Selector = Annotated[str, AfterValidator(names.one_of("selector", names.selectors))]
 Format = Annotated[str, AfterValidator(names.one_of("format", names.formats))]
 Metric = Annotated[str, AfterValidator(names.one_of("metric", names.metrics))]
 Expert = Annotated[str, AfterValidator(names.one_of("expert", names.experts))]
@@ -165,6 +175,16 @@ class TrainingSettings(_Section):
     )
 
 
+class RescoreSettings(_Section):
+    """Which rows of the last step's pool are scored again; the rest is predicted from the last step's features."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(0.25, description="part of these rows that is scored again")
+    sample: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5,
+        description="part of that, drawn from every cluster to see how far it has moved; the rest goes where most has",
+    )
+
+
 class FeatureSettings(_Section):
     """What the extraction pass computes for each sample."""
 
@@ -195,6 +215,20 @@ class FeatureSettings(_Section):
         0.9, description="share of the instruction's attention that instructed_vision averages over (ScalSelect's tau)"
     )
     dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="type of vectors on disk")
+    share_images: bool = Field(
+        False,
+        description="rows of one image share the layers below those whose gradients are taken; rounds differently",
+    )
+    autocast: Literal["bfloat16"] | None = Field(
+        None, description="compute matrix products of the scoring passes in this type; changes the third digit"
+    )
+    proxy: Annotated[str, Field(min_length=1), AfterValidator(_resolve_model)] | None = Field(
+        None,
+        description="score with this model, as it is and with a fresh adapter, instead of with the one in training",
+    )
+    rescore: RescoreSettings | None = Field(
+        None, description="after the first step score only some of the rows known from the last one; null: all of them"
+    )
 
 
 class SelectionSettings(_Section):
@@ -218,10 +252,61 @@ class SelectionSettings(_Section):
     )
 
 
-class PruningSettings(_Section):
-    """What `lite-adapt-inf` lets go for good."""
+class QuerySettings(_Section):
+    """Examples of what the model should be good at, for the selectors that need some (`rds-plus`, `gist`, `less`)."""
 
-    pool_size: PositiveInt | None = Field(None, description="samples that stay in the pool; lite-adapt-inf needs it")
+    kind: Literal["dev", "replay", "file"] = Field(
+        "dev",
+        description="dev: the development rows of every skill seen so far (steps[].dev); replay: samples drawn from "
+        "the pool, evenly from its sources; file: the rows of queries.path",
+    )
+    per_group: PositiveInt | None = Field(
+        None, description="at most so many of each skill (of each source, for replay: 20 unless given); null: all"
+    )
+    path: LocalPath | None = Field(None, description="of kind file: the data file")
+    format: Format = Field("llava-json", description="of kind file: how it is written")
+    images: LocalPath | None = Field(None, description="of kind file: folder that image paths start from")
+    skill_key: Text = Field("skill", description="of kind file: key of a row's skill, by which queries are grouped")
+    allow_outside: bool = Field(False, description="of kind file: let image paths lead out of the image folder")
+
+
+class PruningSettings(_Section):
+    """What a method that prunes lets go for good."""
+
+    pool_size: PositiveInt | None = Field(
+        None, description="samples that stay in the pool; methods that prune need it, such as lite-adapt-inf"
+    )
+
+
+class ReplaySettings(_Section):
+    """The part of a method's budget that goes to earlier data."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="of the budget")
+    selector: Selector = Field("random-balanced", description="who chooses among the samples of earlier steps")
+    options: dict[Text, Any] = Field(default_factory=dict, description="of that selector")
+
+
+class HookSettings(_Section):
+    """One training hook of a method."""
+
+    name: Text = Field(description="a registered training hook, such as gradient-guidance or ewc")
+    options: dict[Text, Any] = Field(default_factory=dict, description="of the hook")
+
+
+class MethodSettings(_Section):
+    """A method of one's own: selector, pruner and training hooks under a name."""
+
+    description: str = Field("", description="one line")
+    selector: Selector = Field(description="who chooses what is trained on")
+    options: dict[Text, Any] = Field(default_factory=dict, description="of the selector; they go before 'selection'")
+    new_only: bool = Field(False, description="choose only from the samples that came with the step")
+    replay: ReplaySettings | None = Field(
+        None, description="a part of the budget for earlier data; the selector then chooses from the new data only"
+    )
+    pruner: Literal["semantic"] | None = Field(
+        None, description="semantic: after each step the most redundant samples leave the pool (pruning.pool_size stay)"
+    )
+    hooks: tuple[HookSettings, ...] = Field((), description="what acts on the training, in this order")
 
 
 class EvaluationSettings(_Section):
@@ -260,12 +345,25 @@ class EvaluationSet(_Section):
     )
 
 
+class QuerySet(_Section):
+    """Development rows of one skill: held out, neither trained on nor evaluated on."""
+
+    skill: Text = Field(description="name of the skill")
+    path: LocalPath = Field(description="the file, folder or pattern with questions and reference answers")
+    format: Format = Field("llava-json", description="how the file is written")
+    images: LocalPath | None = Field(None, description="folder that image paths start from; null: the data file's own")
+    allow_outside: bool = Field(
+        False, description="let image paths lead out of the image folder; only for files you trust"
+    )
+
+
 class Step(_Section):
     """One arrival of data, with the skills it introduces."""
 
     name: FileName = Field(description="part of a folder name, once in the file")
     train: Annotated[tuple[TrainSet, ...], AfterValidator(_some)] = Field(description="the datasets that arrive")
     evaluation: tuple[EvaluationSet, ...] = Field((), description="the skills that this step introduces")
+    dev: tuple[QuerySet, ...] = Field((), description="development rows of its skills, for methods that need queries")
 
     @field_validator("train")
     @classmethod
@@ -282,16 +380,22 @@ class Continuum(_Section):
     name: FileName = Field(description="name of the continuum")
     seed: NonNegativeInt = Field(0, description="everything random follows from it")
     budget: PositiveInt = Field(description="samples trained on at each step")
-    method: Method = Field("adapt-inf", description="selector, pruner and training under one name; see `liit methods`")
+    method: MethodName = Field(
+        "adapt-inf", description="selector, pruner and training under one name; see `liit methods`"
+    )
     model: ModelSettings = Field(description="the model that is tuned")
     lora: LoraSettings = Field(default_factory=LoraSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     features: FeatureSettings = Field(default_factory=FeatureSettings)
     selection: SelectionSettings = Field(default_factory=SelectionSettings)
+    queries: QuerySettings = Field(default_factory=QuerySettings)
     pruning: PruningSettings = Field(default_factory=PruningSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     steps: Annotated[tuple[Step, ...], AfterValidator(_some)] = Field(description="the arrivals, in order")
     unseen: tuple[EvaluationSet, ...] = Field((), description="skills that no step teaches")
+    methods: dict[MethodName, MethodSettings] = Field(
+        default_factory=dict, description="methods of your own, by name; `method` may then name one"
+    )
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
@@ -314,11 +418,12 @@ class Continuum(_Section):
         return self
 
     @model_validator(mode="after")
-    def _pruning_has_a_size(self) -> Self:
-        if names.prunes(self.method) and self.pruning.pool_size is None:
-            raise MisplacedError(
-                ("method",), f"{self.method} prunes the pool and needs its size: set pruning.pool_size to a number"
-            )
+    def _method_can_be_run(self) -> Self:
+        from liit.lifelong.methods import problem_with  # which is built on this module
+
+        found = problem_with(self)
+        if found is not None:
+            raise MisplacedError(*found)
         return self
 
     def evaluation_sets(self) -> list[tuple[tuple[str | int, ...], EvaluationSet]]:

@@ -115,7 +115,7 @@ def predict_continuum(model: ModelAtHand, *, budget: float = CALIBRATION_SECONDS
         InputError: a dataset that cannot be read, or none of whose rows fits the model.
     """
     continuum = model.continuum
-    method = get_method(continuum.method)
+    method = get_method(continuum.method, continuum)
     arrivals = [_arrival(model, continuum, number) for number in range(len(continuum.steps))]
     questions = [(item, draw(item, continuum.seed, QUESTIONS)) for _, item in continuum.evaluation_sets()]
     names = feature_names(method, continuum)

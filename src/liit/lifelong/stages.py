@@ -23,15 +23,37 @@ from liit.data.sample import Sample
 from liit.errors import InputError
 from liit.evaluation.evaluate import SkillTask, evaluate
 from liit.features import ExtractionReport, FeatureStore, extract
+from liit.lifelong.choosing import Candidates, QueryFeatures, read_labels, read_selection, select_step, write_selection
 from liit.lifelong.methods import Method
-from liit.lifelong.rundir import new_directory, read_table, write_json, write_jsonl, write_table
+from liit.lifelong.queries import QueryRows
+from liit.lifelong.rundir import new_directory, write_json, write_jsonl, write_table
 from liit.lifelong.workbench import Workbench, derived_seed
 from liit.model.chat import RowRefusedError
 from liit.model.lora import CONFIG, WEIGHTS, save_adapter
 from liit.model.vision import VisionCache
 from liit.pruning import prune_semantically
-from liit.selection import Selection, experts, select
 from liit.training import fit
+
+__all__ = [
+    "Candidates",
+    "QueryFeatures",
+    "evaluate_step",
+    "extract_queries",
+    "extract_step",
+    "feature_names",
+    "fill_vision",
+    "increments",
+    "ingest_step",
+    "leaks",
+    "prune_step",
+    "read_labels",
+    "read_selection",
+    "read_tasks",
+    "refused_rows",
+    "select_step",
+    "train_step",
+    "write_selection",
+]
 
 Facts = dict[str, Any]
 Progress = Callable[[int], None]
@@ -134,11 +156,7 @@ def fill_vision(bench: Workbench, samples: Iterable[Sample], progress: Progress 
 
 def feature_names(method: Method, continuum: Continuum) -> tuple[str, ...]:
     """Columns that a method needs under these settings."""
-    if not method.features:
-        return ()
-    competing = continuum.selection.experts if method.clusters else ()
-    needed = [column for name in competing for column in experts()[name].needs]
-    return tuple(dict.fromkeys([*method.features, *needed]))
+    return method.columns(continuum)
 
 
 def extract_step(
@@ -188,101 +206,29 @@ def extract_step(
     return {"rows": len(store.stored_ids()), "features": list(names), "checkpoint": vlm.checkpoint_id}
 
 
-def select_step(
-    method: Method,
-    continuum: Continuum,
-    pool: Pool,
-    candidates: Sequence[str],
-    features: Path | None,
-    budget: int,
-    seed: int,
-    out: Path,
-) -> Facts:
-    """Choose what to train on and write why.
+def extract_queries(
+    bench: Workbench, adapter: Path | None, queries: QueryRows, names: Sequence[str], out: Path,
+    progress: Progress | None = None,
+) -> Facts:  # fmt: skip
+    """Score the queries with the checkpoint that scores the pool, in a store of their own.
 
     Args:
-        method: names the selector.
-        continuum: the selection settings.
-        pool: for sources and skills.
-        candidates: ids that may be chosen, in ingestion order.
-        features: the feature store, for methods that need one.
-        budget: how many to choose.
-        seed: of the choice.
-        out: directory that gets selection.parquet, selection.json and labels.parquet.
-    """
-    columns: Mapping[str, Any]
-    if features is not None:
-        columns = FeatureStore(features).view(candidates)
-    else:
-        columns = {"id": np.asarray(candidates, dtype=str)}
-    options: dict[str, Any] = {}
-    if method.clusters:
-        settings = continuum.selection
-        options = {
-            "expert": settings.expert,
-            "experts": list(settings.experts),
-            "k": settings.k,
-            "k_grid": list(settings.k_grid),
-            "bins": settings.bins,
-            "trim": settings.trim,
-        }
-    selection = select(method.selector, columns, budget, seed, **options)
-    return write_selection(selection, method.name, budget, pool, candidates, out)
-
-
-def write_selection(
-    selection: Selection, method: str, budget: int, pool: Pool, candidates: Sequence[str], out: Path
-) -> Facts:
-    """Write a selection with the sources and skills of its rows; the skill is for reports only.
-
-    Facts: samples in the pool, candidates that could be chosen of it, and samples to be trained on.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    table = pool.columns(["id", "source", "skill"])
-    place = {sample: row for row, sample in enumerate(table["id"].to_pylist())}
-    rows = pa.array([place[i] for i in selection.table["id"].to_pylist()], pa.int64())
-    described = selection.table
-    for name in ("source", "skill"):
-        described = described.append_column(name, table[name].take(rows))
-    write_table(out / "selection.parquet", described)
-    if selection.labels is not None:
-        labels = pa.table({"id": pa.array(list(candidates), pa.string()), "cluster": pa.array(selection.labels)})
-        write_table(out / "labels.parquet", labels)
-    facts = {
-        "method": method,
-        "budget": budget,
-        "pool_size": len(pool),
-        "candidates": len(candidates),
-        "trained": len(selection),
-    }
-    write_json(out / "selection.json", {**facts, "selector": selection.info})
-    return facts
-
-
-def read_labels(path: Path) -> tuple[list[str], np.ndarray]:
-    """Ids and clusters of a file of labels, in its order.
+        bench: the model.
+        adapter: to score with; None for the run's fresh one.
+        queries: of the step.
+        names: feature columns that the selectors compare.
+        out: the feature store.
+        progress: called with the number of rows just finished.
 
     Raises:
-        InputError: not a file of labels.
+        InputError: a query that cannot be given to the model whole.
     """
-    try:
-        table = read_table(path, ["id", "cluster"])
-        return table["id"].to_pylist(), table["cluster"].to_numpy()
-    except (OSError, pa.ArrowInvalid, KeyError) as error:
-        raise InputError(f"labels: cannot read {path} ({error}); expected a labels.parquet") from error
-
-
-def read_selection(path: Path) -> list[str]:
-    """Ids of a selection file, in its order.
-
-    Raises:
-        InputError: not a selection.
-    """
-    try:
-        ids: list[str] = read_table(path, ["id"])["id"].to_pylist()
-    except (OSError, pa.ArrowInvalid, KeyError) as error:
-        raise InputError(f"selection: cannot read {path} ({error}); expected a selection.parquet") from error
-    return ids
+    refused = refused_rows(bench, queries.samples)
+    if refused:
+        first, reason = next(iter(refused.items()))
+        raise InputError(f"queries: {len(refused)} rows cannot be given to the model, first {first!r}: {reason}")
+    extract_step(bench, adapter, queries.samples, names, out, progress)
+    return {"queries": len(queries.samples), "query_groups": len(set(queries.groups))}
 
 
 def train_step(
