@@ -202,8 +202,9 @@ class Loop:
             samples = self.pool_now(number).take(stages.read_selection(folder / "selection.parquet"))
             seed = derived_seed(self.continuum.seed, number, "train")
             facts = stages.train_step(
-                self.bench, adapter, samples, folder / "adapter", seed=seed, epochs=epochs, progress=progress
-            )
+                self.bench, adapter, samples, folder / "adapter", seed=seed, epochs=epochs, progress=progress,
+                hooks=self.method.hooks, hook_state=None if adapter is None else adapter.parent / "hooks", step=number,
+            )  # fmt: skip
             write_json(folder / "train.json", facts)
             return facts
 
