@@ -204,6 +204,7 @@ class Loop:
             facts = stages.train_step(
                 self.bench, adapter, samples, folder / "adapter", seed=seed, epochs=epochs, progress=progress,
                 hooks=self.method.hooks, hook_state=None if adapter is None else adapter.parent / "hooks", step=number,
+                new=set(self._new_ids(number)) if self.method.hooks else None,
             )  # fmt: skip
             write_json(folder / "train.json", facts)
             return facts

@@ -126,7 +126,7 @@ def _drop_unused(folder: Path, store: ImageStore, rows: list[Row]) -> None:
 
 
 def _move_development_pictures(part: Path, store: ImageStore) -> None:
-    """Put them beside the development rows: no run reads them, so no run computes vision features of them."""
+    """Put them beside the development rows: only methods that need queries read them and compute vision features of them."""
     folder = part / "dev" / "images"
     folder.mkdir()
     for name in store.sha256:
@@ -180,11 +180,16 @@ def _continuum_yaml(seed: int) -> str:
                 }
             ],
             "evaluation": [_evaluation(skill) for skill in SKILLS if skill.step == step],
+            "dev": [_development(skill) for skill in SKILLS if skill.step == step],
         }
         for step in STEPS
     ]
     lists = {"steps": steps, "unseen": [_evaluation(skill) for skill in UNSEEN]}
     return template.replace("\nseed: 0\n", f"\nseed: {seed}\n") + yaml.safe_dump(lists, sort_keys=False, width=120)
+
+
+def _development(skill: Skill) -> dict[str, str]:
+    return {"skill": skill.name, "path": _held_out_file(skill, "dev"), "images": "dev/images"}
 
 
 def _evaluation(skill: Skill) -> dict[str, str]:
