@@ -13,6 +13,8 @@ from liit.data.sample import Sample
 from liit.features import packing
 from liit.features.engine import Extractor, Twin
 from liit.features.packing import Pack, lay_out, pack_rows
+from liit.features.passes import Passes
+from liit.features.sharing import Sharing
 from liit.model.chat import ChatEncoder, Encoded
 from liit.model.vlm import VLM
 
@@ -119,7 +121,8 @@ def test_no_image_scores_are_the_same_and_cost_fewer_tokens(adapted: VLM, blind:
     for share in (True, False):
         settings = FeatureSettings(blind=blind, batch_tokens=batch_tokens, share_beginnings=share)
         extractor = Extractor(adapted, ["blind_log_perplexity"], settings)
-        assert extractor.passes.packs
+        assert extractor.blind is not None
+        assert extractor.blind.share == share
         out[share] = extractor(rows)["blind_log_perplexity"]
         tokens[share] = extractor.report.blind_tokens
     np.testing.assert_allclose(out[True], out[False], rtol=1e-4)
@@ -153,6 +156,6 @@ def test_families_that_see_a_window_do_not_share() -> None:
         if window is not None:
             vlm.text_config.sliding_window = window
         vlm.max_length = 50
-        assert Extractor(vlm, ["log_perplexity"], FeatureSettings()).passes.packs == shares, family
+        assert Sharing(Passes(vlm, head=True)).packs == shares, family
     vlm.max_length = 40
-    assert Extractor(vlm, ["log_perplexity"], FeatureSettings()).passes.packs
+    assert Sharing(Passes(vlm, head=True)).packs

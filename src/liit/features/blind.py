@@ -15,12 +15,11 @@ from liit.features.narrow import answer_positions
 from liit.features.packing import ATTENTION_SHARE, Pack, lay_out, pack_rows
 from liit.features.passes import Passes
 from liit.features.report import ExtractionReport
+from liit.features.sharing import Sharing
 from liit.model.chat import Encoded
 from liit.model.image_tokens import image_size
 from liit.model.vision import BlankPixels
 from liit.model.vlm import VLM
-
-OWN_POSITIONS = frozenset({"image_grid_thw", "mm_token_type_ids", "token_type_ids"})
 
 
 class BlindPass:
@@ -36,7 +35,7 @@ class BlindPass:
         budget: for batches.
         report: is counted into.
         blank: what takes the images' place; None when they are taken out.
-        share: whether beginnings are shared.
+        sharing: how rows share their beginnings; None when they do not.
     """
 
     def __init__(
@@ -47,13 +46,17 @@ class BlindPass:
         budget: TokenBudget,
         report: ExtractionReport,
         blank: BlankPixels | None,
-        *,
-        share: bool,
+        sharing: Sharing | None,
     ) -> None:
         self.vlm, self.passes, self.inputs, self.budget = vlm, passes, inputs, budget
         self.report, self.blank = report, blank
-        with_images_too = not (OWN_POSITIONS & vlm.takes)  # else a row's positions depend on its pictures
-        self.share = share and passes.packs and (blank is None or with_images_too)
+        able = sharing is not None and sharing.packs and (blank is None or sharing.pictures)
+        self.sharing = sharing if able else None
+
+    @property
+    def share(self) -> bool:
+        """Whether rows share their beginnings."""
+        return self.sharing is not None
 
     @torch.no_grad()
     def __call__(self, rows: Sequence[Encoded]) -> np.ndarray:
@@ -86,7 +89,7 @@ class BlindPass:
         return () if self.blank is None else tuple(image_size(image) for image in row.images)
 
     def _packs(self, rows: Sequence[Encoded], shown: Sequence[Hashable]) -> list[Pack]:
-        if not self.share:
+        if self.sharing is None:
             return [Pack((i,), len(row), len(row)) for i, row in enumerate(rows)]
         most = min(int(ATTENTION_SHARE * self.vlm.text_config.hidden_size), self.budget.tokens)
         return pack_rows(rows, shown, self.vlm.image_token_id, most)
@@ -95,8 +98,10 @@ class BlindPass:
         def work(chosen: np.ndarray) -> None:
             some = [packs[i] for i in chosen]
             numbers = [number for pack in some for number in pack.rows]
-            together = any(len(pack.rows) > 1 for pack in some)
-            values[numbers] = self._packed(some, rows) if together else self._apart([rows[i] for i in numbers])
+            if self.sharing is not None and any(len(pack.rows) > 1 for pack in some):
+                values[numbers] = self._packed(self.sharing, some, rows)
+            else:
+                values[numbers] = self._apart([rows[i] for i in numbers])
 
         lengths = [(pack.tokens, sum(rows[i].n_answer_tokens for i in pack.rows)) for pack in packs]
         self.budget.run(lengths, work, [rows[pack.rows[0]].id for pack in packs])
@@ -108,10 +113,10 @@ class BlindPass:
         self._count(int(batch["attention_mask"].sum()), batch["attention_mask"].numel())
         return self._score(hidden, targets)
 
-    def _packed(self, packs: Sequence[Pack], rows: Sequence[Encoded]) -> np.ndarray:
+    def _packed(self, sharing: Sharing, packs: Sequence[Pack], rows: Sequence[Encoded]) -> np.ndarray:
         packed = lay_out(packs, rows, self.vlm.device)
         vision = self.inputs.images_of([rows[pack.rows[0]] for pack in packs], self.blank)
-        hidden, targets = self.passes.run_packed(packed, vision)
+        hidden, targets = sharing.answers(packed, vision)
         self._count(sum(pack.tokens for pack in packs), packed.input_ids.numel())
         return self._score(hidden, targets)
 

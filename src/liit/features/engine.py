@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,17 @@ from liit.errors import InputError
 from liit.features.adam import AdamState
 from liit.features.attention import InstructionAttention
 from liit.features.blind import BlindPass
-from liit.features.budget import TokenBudget
+from liit.features.budget import RowDoesNotFitError, TokenBudget
 from liit.features.gradients import GradientSource, LoraGradients
 from liit.features.hidden import attended_mean, masked_mean, position_weighted_mean
 from liit.features.inputs import Inputs
 from liit.features.losses import AnswerStatistics, answer_statistics, next_tokens
 from liit.features.narrow import answer_positions
+from liit.features.packing import ATTENTION_SHARE, Pack, PackedRows, lay_out, pack_rows
 from liit.features.passes import Passes, states_after, user_positions
 from liit.features.plan import plan_passes
 from liit.features.report import ExtractionReport
+from liit.features.sharing import Sharing
 from liit.features.sketch import Sketch, make_sketch
 from liit.features.taps import only_scoring
 from liit.features.weights import WeightGradients
@@ -84,13 +86,18 @@ class Extractor:
             self.attention = InstructionAttention(vlm.decoder_layers[0], vlm.path)
         needs_head = self.plan.statistics or self.plan.blind or bool(self.plan.gradient_layers)
         with only_scoring(vlm):
-            self.passes = Passes(vlm, head=needs_head)
+            autocast = None if settings.autocast is None else torch.bfloat16
+            self.passes = Passes(vlm, head=needs_head, autocast=autocast)
+            shares = settings.share_beginnings and self.plan.blind
+            images = settings.share_images and self.plan.forward_layers > 1
+            self.sharing = Sharing(self.passes) if shares or images else None
         self.blind: BlindPass | None = None
         if self.plan.blind:
             blank = BlankPixels(vlm) if settings.blind == "zeros" else None
-            self.blind = BlindPass(
-                vlm, self.passes, self.inputs, self.budget, self.report, blank, share=settings.share_beginnings
-            )
+            sharing = self.sharing if shares else None
+            self.blind = BlindPass(vlm, self.passes, self.inputs, self.budget, self.report, blank, sharing)
+        if settings.share_images and not self.fork:
+            self.report.note("features.share_images: this model and these features leave nothing to share")
         if needs_head and self.passes.narrow is None:
             self.report.note(f"the last layer runs at every position, because {self.passes.why_not_narrow}")
 
@@ -148,37 +155,76 @@ class Extractor:
             columns["image_grounding"] = np.exp(columns["blind_log_perplexity"] - columns["log_perplexity"])
         return {name: columns[name] for name in self.features}
 
+    @property
+    def fork(self) -> int:
+        """The decoder layer up to which rows share their beginnings in the pass with images; 0: they do not.
+
+        Gradients of a layer are sums over all tokens of a row, so from the lowest such layer on every row has its own.
+        """
+        if not self.settings.share_images or self.sharing is None or self.attention is not None:
+            return 0
+        if not (self.sharing.forks and self.sharing.pictures):
+            return 0
+        return min([*self.plan.gradient_layers[:1], self.plan.forward_layers - 1])
+
     def _with_images(self, columns: dict[str, np.ndarray], twins: Sequence[Twin], finished: Done) -> None:
         rows = [twin.row for twin in twins]
+        waiting = [Pack((i,), len(row), len(row)) for i, row in enumerate(rows)]
+        if self.fork:
+            shown = [tuple(image.sha256 for image in row.images) for row in rows]
+            most = min(int(ATTENTION_SHARE * self.vlm.text_config.hidden_size), self.budget.tokens)
+            waiting = pack_rows(rows, shown, self.vlm.image_token_id, most, self.budget.tokens)
 
         def work(chosen: np.ndarray) -> None:
-            values = self._image_pass([rows[i] for i in chosen])
-            for name, value in values.items():
+            packs = [waiting[i] for i in chosen]
+            numbers = [number for pack in packs for number in pack.rows]
+            for name, value in self._image_pass(packs, rows).items():
                 array = value.detach().float().cpu().numpy()
                 if name not in columns:
                     columns[name] = np.zeros((len(rows), *array.shape[1:]), dtype=np.float32)
-                columns[name][chosen] = array
-            finished(len(chosen))
+                columns[name][numbers] = array
+            done.update(numbers)
+            finished(len(numbers))
 
-        self.budget.run([(len(r), r.n_answer_tokens) for r in rows], work, [r.id for r in rows])
+        done: set[int] = set()
+        try:
+            self.budget.run(_lengths(waiting, rows), work, [rows[pack.rows[0]].id for pack in waiting])
+        except RowDoesNotFitError:
+            if all(len(pack.rows) == 1 for pack in waiting):
+                raise
+            waiting = [Pack((i,), len(row), len(row)) for i, row in enumerate(rows) if i not in done]
+            self.budget.run(_lengths(waiting, rows), work, [rows[pack.rows[0]].id for pack in waiting])
 
-    def _image_pass(self, rows: Sequence[Encoded]) -> dict[str, Tensor]:
+    def _image_pass(self, packs: Sequence[Pack], rows: Sequence[Encoded]) -> dict[str, Tensor]:
+        """Features of the rows of some packs, pack by pack."""
         plan, gradients = self.plan, self.gradients
-        batch = self.inputs.batch(rows)
-        mask, targets = batch["attention_mask"], next_tokens(batch["labels"])
+        packed: PackedRows | None = None
+        if self.sharing is not None and any(len(pack.rows) > 1 for pack in packs):
+            packed = lay_out(packs, rows, self.vlm.device)
+            vision_of = self.inputs.images_of([rows[pack.rows[0]] for pack in packs])
+            batch = self.sharing.inputs(packed, vision_of)
+            mask, labels = packed.mask, packed.labels
+        else:
+            batch = self.inputs.batch([rows[number] for pack in packs for number in pack.rows])
+            mask, labels = batch["attention_mask"], batch["labels"]
+        targets = next_tokens(labels)
         positions: Tensor | None = None
         if plan.narrow:
             positions, targets = answer_positions(targets)
-        users, vision = user_positions(batch, self.vlm.image_token_id)
         watched = {*plan.embedding_layers, *([0] if self.attention is not None else [])}
         out: dict[str, Tensor] = {}
         with ExitStack() as stack:
             states = stack.enter_context(states_after(self.passes.layers, watched))
-            stack.enter_context(self.attention.recording(users) if self.attention is not None else nullcontext())
-            stack.enter_context(gradients.recording() if gradients is not None else nullcontext())
+            if self.attention is not None:
+                users, vision = user_positions(batch, self.vlm.image_token_id)
+                stack.enter_context(self.attention.recording(users))
+            if gradients is not None:
+                stack.enter_context(gradients.recording())
+            if packed is not None and self.sharing is not None:
+                stack.enter_context(self.sharing.forked(packed, self.fork))
             stack.enter_context(torch.set_grad_enabled(gradients is not None))
             hidden = self.passes.run(batch, plan.forward_layers, positions)
-            self._count(mask)
+            self._count(sum(pack.tokens for pack in packs), batch["input_ids"].numel())
             if plan.statistics or gradients is not None:
                 assert hidden is not None
                 statistics = answer_statistics(hidden, targets, self.passes.head, gradient=gradients is not None)
@@ -189,6 +235,8 @@ class Extractor:
                 assert hidden is not None
                 out["last_hidden_weighted"] = position_weighted_mean(hidden.detach(), mask)
             if plan.embedding_layers:
+                if packed is not None:
+                    states.update({n: packed.unpack(state) for n, state in states.items() if n < self.fork})
                 out["embedding"] = torch.cat([masked_mean(states[layer], mask) for layer in plan.embedding_layers], 1)
             if self.attention is not None:
                 attention = self.attention.result()
@@ -227,11 +275,19 @@ class Extractor:
             out[with_image] = self.blind([row for row in rows if row is not None])
         return out
 
-    def _count(self, mask: Tensor) -> None:
+    def _count(self, tokens: int, places: int) -> None:
         self.report.image_calls += 1
         self.report.layer_calls += self.plan.forward_layers
-        self.report.tokens += int(mask.sum())
-        self.report.padded_tokens += mask.numel()
+        self.report.tokens += tokens
+        self.report.padded_tokens += places
+
+
+def _lengths(packs: Sequence[Pack], rows: Sequence[Encoded]) -> list[tuple[int, int]]:
+    """Of each pack, the places that its rows take apart, and their answer tokens."""
+    return [
+        (len(pack.rows) * max(len(rows[i]) for i in pack.rows), sum(rows[i].n_answer_tokens for i in pack.rows))
+        for pack in packs
+    ]
 
 
 def _scores(statistics: AnswerStatistics) -> dict[str, Tensor]:

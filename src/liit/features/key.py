@@ -8,7 +8,7 @@ from typing import Any
 
 from liit.config import FeatureSettings
 from liit.features.plan import plan_passes
-from liit.features.settings import VECTORS
+from liit.features.settings import COUNTED, VECTORS
 from liit.model.vision import VisionCache, VisionInputs
 from liit.model.vlm import VLM
 
@@ -80,4 +80,6 @@ def feature_parameters(
             parameters["attention_mass"] = settings.attention_mass
         if name in ("blind_log_perplexity", "image_grounding"):
             parameters["blind"] = settings.blind
+        if settings.autocast is not None and name not in COUNTED:
+            parameters["autocast"] = settings.autocast
     return found

@@ -32,7 +32,9 @@ class Pack(NamedTuple):
     tokens: int
 
 
-def pack_rows(rows: Sequence[Encoded], images: Sequence[Hashable], image_token: int, most: int) -> list[Pack]:
+def pack_rows(
+    rows: Sequence[Encoded], images: Sequence[Hashable], image_token: int, most: int, apart: int | None = None
+) -> list[Pack]:
     """Put rows that begin alike into packs; rows without company get one of their own.
 
     Args:
@@ -41,6 +43,7 @@ def pack_rows(rows: Sequence[Encoded], images: Sequence[Hashable], image_token: 
             the shared beginning.
         image_token: id of the placeholder.
         most: tokens of a pack; a longer row gets a pack of its own.
+        apart: most places that the rows of a pack take as rows of one length, for packs that part on the way.
 
     Returns:
         Packs that hold every row once, in an order that depends on the rows only.
@@ -55,7 +58,7 @@ def pack_rows(rows: Sequence[Encoded], images: Sequence[Hashable], image_token: 
         current = Pack((), 0, 0)
         for number in sorted(group, key=lambda one: (sequences[one], one)):
             grown = _with(current, number, sequences, after)
-            if grown is None or grown.tokens > most:
+            if grown is None or grown.tokens > most or (apart is not None and _apart(grown, sequences) > apart):
                 packs += [current] if current.rows else []
                 length = len(sequences[number])
                 current = Pack((number,), length, length)
@@ -76,6 +79,10 @@ def _with(pack: Pack, number: int, sequences: dict[int, list[int]], after: dict[
         return None
     rows = (*pack.rows, number)
     return Pack(rows, prefix, prefix + sum(len(sequences[one]) - prefix for one in rows))
+
+
+def _apart(pack: Pack, sequences: dict[int, list[int]]) -> int:
+    return len(pack.rows) * max(len(sequences[number]) for number in pack.rows)
 
 
 def _common(one: list[int], other: list[int]) -> int:

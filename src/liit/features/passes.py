@@ -6,16 +6,12 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from liit.features.attention import positions_first
 from liit.features.head import LogitHead, choose_head, likely_heads
-from liit.features.losses import IGNORE, next_tokens
-from liit.features.narrow import WORTH, NarrowLayer, gather
-from liit.features.packing import Pack, PackedRows, lay_out
-from liit.model.chat import Encoded
+from liit.features.losses import IGNORE
+from liit.features.narrow import NarrowLayer, gather
 from liit.model.vlm import VLM
 
 
@@ -29,17 +25,19 @@ class Passes:
     Args:
         vlm: the model.
         head: whether the language-model head is needed; it is then checked against the model's own logits.
+        autocast: type in which matrix products of the passes are computed; None: that of the weights.
     """
 
-    def __init__(self, vlm: VLM, *, head: bool) -> None:
+    def __init__(self, vlm: VLM, *, head: bool, autocast: torch.dtype | None = None) -> None:
         self.vlm = vlm
         self.layers = list(vlm.decoder_layers)
         self.narrow: NarrowLayer | None = None
         self.why_not_narrow = ""
-        self.packs = False
         self._head: LogitHead | None = None
+        self._autocast = autocast
         if head:
-            self._check()
+            with self.exactly():
+                self._check()
 
     @property
     def head(self) -> LogitHead:
@@ -58,37 +56,27 @@ class Passes:
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         if depth < len(self.layers):
             with _stop_after(self.layers[depth - 1]):
-                self.vlm.backbone(**inputs, use_cache=False)
+                self._backbone(inputs)
             return None
         if positions is None or self.narrow is None:
-            hidden: Tensor = self.vlm.backbone(**inputs, use_cache=False)[0]
+            hidden = self._backbone(inputs)
             return hidden if positions is None else gather(hidden, positions)
         with self.narrow.at(positions):
-            chosen: Tensor = self.vlm.backbone(**inputs, use_cache=False)[0]
-        return chosen
+            return self._backbone(inputs)
 
-    def run_packed(self, packed: PackedRows, vision: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """The last hidden states where the rows' answer tokens are predicted, for rows that share their beginnings.
+    @contextmanager
+    def exactly(self) -> Iterator[None]:
+        """Run passes in the type of the weights while the block runs, so that small differences show."""
+        autocast, self._autocast = self._autocast, None
+        try:
+            yield
+        finally:
+            self._autocast = autocast
 
-        Args:
-            packed: the rows.
-            vision: vision inputs of the packs.
-
-        Returns:
-            Hidden states (N, S, d) and the tokens (N, S) that they predict, -100 for none.
-        """
-        targets = next_tokens(packed.labels)
-        positions, real = positions_first(targets != IGNORE)
-        targets = targets.gather(1, positions).masked_fill(~real, IGNORE)
-        cut, slots = packed.cut(positions, real)
-        batch = self.packed_inputs(packed, **vision)
-        if cut.shape[1] > WORTH * packed.input_ids.shape[1]:
-            hidden = self.run(batch, len(self.layers))
-            slots = packed.place.gather(1, positions)
-        else:
-            hidden = self.run(batch, len(self.layers), cut)
-        assert hidden is not None
-        return hidden[packed.owner[:, None], slots], targets
+    def _backbone(self, inputs: dict[str, Tensor]) -> Tensor:
+        with torch.autocast(self.vlm.device.type, self._autocast, enabled=self._autocast is not None):
+            hidden: Tensor = self.vlm.backbone(**inputs, use_cache=False)[0]
+        return hidden
 
     @torch.no_grad()
     def _check(self) -> None:
@@ -97,7 +85,7 @@ class Passes:
         What a family does after its head, or to the inputs of its last layer, cannot be known from outside.
         """
         vlm = self.vlm
-        some = [i for i in range(7, 24) if i != vlm.image_token_id and i < vlm.text_config.vocab_size]
+        some = plain_words(vlm)
         ids = torch.tensor([some[:8], some[3:11]], device=vlm.device)
         mask = torch.ones_like(ids)
         mask[1, 5:] = 0
@@ -114,47 +102,6 @@ class Passes:
             choose_head([self.head], few, logits, vlm.path)
         except (TypeError, ValueError, IndexError, RuntimeError) as error:
             self.narrow, self.why_not_narrow = None, str(error)
-        self.packs = self._packs(some)
-
-    def _packs(self, some: list[int]) -> bool:
-        """Whether two rows behind one beginning have the states that they have apart; tried on a few words.
-
-        A window of attention that only longer rows leave would not show there.
-        """
-        windows = [getattr(self.vlm.text_config, name, None) for name in ("sliding_window", "attention_chunk_size")]
-        if any(window is not None and window < self.vlm.max_length for window in windows):
-            return False
-        rows = [_words("a", [*some[:5], *some[9:12]]), _words("b", [*some[:5], *some[6:8]])]
-        packed = lay_out([Pack((0, 1), 5, 10)], rows, self.vlm.device)
-        apart = {"input_ids": packed.unpack(packed.input_ids), "attention_mask": packed.mask}
-        try:
-            together = packed.unpack(self.vlm.backbone(**self.packed_inputs(packed), use_cache=False)[0])
-        except (TypeError, ValueError, IndexError, RuntimeError, KeyError):
-            return False
-        alone = self.vlm.backbone(**apart, use_cache=False)[0]
-        real = packed.mask.bool()
-        size = float(alone[real].abs().max())
-        tolerance = 1e-4 if alone.dtype == torch.float32 else 5e-2
-        return float((together - alone)[real].abs().max()) <= tolerance * size
-
-    def packed_inputs(self, packed: PackedRows, **vision: Any) -> dict[str, Any]:
-        """Inputs of the model for packed rows and the vision inputs of their shared beginnings.
-
-        Raises:
-            ValueError: the model's attention takes no mask of this kind.
-        """
-        kind = self.vlm.text_config._attn_implementation
-        allowed: Tensor = packed.allowed
-        if kind == "eager":
-            dtype = next(self.vlm.base.parameters()).dtype
-            allowed = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(
-                ~allowed, torch.finfo(dtype).min
-            )
-        elif kind != "sdpa":
-            raise ValueError(f"{kind} attention")
-        return {
-            "input_ids": packed.input_ids, "position_ids": packed.position_ids, "attention_mask": allowed, **vision
-        }  # fmt: skip
 
 
 @contextmanager
@@ -190,8 +137,9 @@ def states_after(layers: Sequence[nn.Module], wanted: Collection[int]) -> Iterat
             handle.remove()
 
 
-def _words(name: str, ids: list[int]) -> Encoded:
-    return Encoded(name, np.asarray(ids, np.int64), np.zeros(len(ids), bool), ())
+def plain_words(vlm: VLM) -> list[int]:
+    """A dozen token ids that stand for no image, to try out what a model does."""
+    return [i for i in range(7, 24) if i != vlm.image_token_id and i < vlm.text_config.vocab_size]
 
 
 def user_positions(batch: dict[str, Tensor], image_token: int) -> tuple[Tensor, Tensor]:
