@@ -126,7 +126,7 @@ def _drop_unused(folder: Path, store: ImageStore, rows: list[Row]) -> None:
 
 
 def _move_development_pictures(part: Path, store: ImageStore) -> None:
-    """Put them beside the development rows: only methods that need queries read them and compute vision features of them."""
+    """Put them beside the development rows: only methods that need queries compute vision features of them."""
     folder = part / "dev" / "images"
     folder.mkdir()
     for name in store.sha256:
