@@ -16,7 +16,13 @@ from liit.config.yaml_text import Key, read_yaml, write_yaml
 from liit.data.containers import dataset_files
 from liit.errors import InputError
 
-RUNTIME_KEYS = (("evaluation", "batch_size"), ("features", "batch_tokens"), ("features", "share_beginnings"))
+RUNTIME_KEYS = (
+    ("evaluation", "batch_size"),
+    ("features", "batch_tokens"),
+    ("features", "share_beginnings"),
+    ("training", "save_steps"),
+    ("training", "report_to"),
+)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), *, check_files: bool = True) -> Continuum:
@@ -65,8 +71,8 @@ def config_sha256(continuum: Continuum) -> str:
     """Return the identity of a run: equal exactly when two continua must give the same results.
 
     Everything counts, the method, the seed and the paths included, except `evaluation.batch_size`,
-    `features.batch_tokens` and `features.share_beginnings`: they change speed and memory, never results, and may be
-    changed when a run is resumed.
+    `features.batch_tokens`, `features.share_beginnings`, `training.save_steps` and `training.report_to`: they change
+    speed, memory and what is shown, never results, and may be changed when a run is resumed.
 
     Args:
         continuum: A continuum from `load_config`.
