@@ -29,6 +29,7 @@ from liit.config import names
 BUILTIN_MODELS = ("builtin:demo",)
 Items = TypeVar("Items", bound=tuple[object, ...])
 Dtype = Literal["float32", "bfloat16", "float16"]
+Tracker = Literal["tensorboard", "wandb", "trackio"]
 
 
 def _safe_name(text: str) -> str:
@@ -147,8 +148,10 @@ class LoraSettings(_Section):
         "language-linear",
         description="language-linear, language-and-projector-linear, a list of name ends, or a regex on full names",
     )
-    adapter: Literal["continue"] = Field(
-        "continue", description="continue: every step trains the adapter of the last step on"
+    adapter: Literal["continue", "merge", "new"] = Field(
+        "continue",
+        description="continue: every step trains the adapter of the last step on; merge: that goes into the weights, "
+        "and a fresh one is trained; new: each step trains a fresh one on the base model",
     )
 
 
@@ -156,8 +159,17 @@ class TrainingSettings(_Section):
     """How one step is trained."""
 
     epochs: PositiveInt = Field(1, description="passes over the selection")
-    batch_size: PositiveInt = Field(16, description="samples per optimizer step")
+    batch_size: PositiveInt = Field(128, description="samples per optimizer step")
+    gradient_accumulation: PositiveInt | None = Field(
+        None, description="batches that make up an optimizer step; null: as few as hold at most 32 samples each"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations again in the backward pass instead of keeping them: less memory, slower"
+    )
     learning_rate: PositiveFloat = Field(2e-4, description="peak learning rate")
+    projector_learning_rate: PositiveFloat | None = Field(
+        None, description="of the layers between vision tower and decoder, when they train; null: as learning_rate"
+    )
     optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon: Muon for matrices, AdamW for the rest")
     schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="after the warm-up, anew at each step"
@@ -173,6 +185,28 @@ class TrainingSettings(_Section):
     multitask_epochs: PositiveInt | None = Field(
         None, description="epochs of the multitask reference, which trains once on everything; null: as epochs"
     )
+    save_steps: PositiveInt | None = Field(
+        50, description="optimizer steps between the states that a killed training goes on from; null: it begins anew"
+    )
+    report_to: Literal["none"] | Annotated[tuple[Tracker, ...], AfterValidator(_some)] = Field(
+        "none", description="none, or a list of trackers that get loss and learning rate: tensorboard, wandb, trackio"
+    )
+
+    @property
+    def batches(self) -> int:
+        """Batches that make up an optimizer step."""
+        if self.gradient_accumulation is not None:
+            return self.gradient_accumulation
+        return next(n for n in range(1, self.batch_size + 1) if self.batch_size / n <= 32 and not self.batch_size % n)
+
+    @model_validator(mode="after")
+    def _batches_are_equal(self) -> Self:
+        if self.gradient_accumulation and self.batch_size % self.gradient_accumulation:
+            raise ValueError(
+                f"gradient_accumulation: got {self.gradient_accumulation}, expected a divisor of batch_size, which is "
+                f"{self.batch_size}"
+            )
+        return self
 
 
 class RescoreSettings(_Section):
@@ -364,6 +398,7 @@ class Step(_Section):
     train: Annotated[tuple[TrainSet, ...], AfterValidator(_some)] = Field(description="the datasets that arrive")
     evaluation: tuple[EvaluationSet, ...] = Field((), description="the skills that this step introduces")
     dev: tuple[QuerySet, ...] = Field((), description="development rows of its skills, for methods that need queries")
+    budget: PositiveInt | None = Field(None, description="samples trained on at this step, when not the general budget")
 
     @field_validator("train")
     @classmethod
@@ -425,6 +460,10 @@ class Continuum(_Section):
         if found is not None:
             raise MisplacedError(*found)
         return self
+
+    def budget_at(self, number: int) -> int:
+        """Samples trained on at a step, counted from 1."""
+        return self.steps[number - 1].budget or self.budget
 
     def evaluation_sets(self) -> list[tuple[tuple[str | int, ...], EvaluationSet]]:
         """Return every evaluation set with its key path, steps first, then the unseen skills."""
