@@ -189,7 +189,7 @@ def _steps(
                 model.shape, work, names, continuum.features, calibration=calibration, matrix_rate=model.rate,
                 missing_images=arrivals[number].images, image_bytes=image_bytes, base_memory=model.base_memory,
             )  # fmt: skip
-        rows = pool if method.once else min(continuum.budget, new if method.new_only else pool)
+        rows = pool if method.once else min(continuum.budget_at(number + 1), new if method.new_only else pool)
         epochs = continuum.training.epochs
         if method.once and continuum.training.multitask_epochs is not None:
             epochs = continuum.training.multitask_epochs

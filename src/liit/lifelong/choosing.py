@@ -70,7 +70,7 @@ def select_step(
         InputError: nothing to choose from, or a selector refuses what it is given.
     """
     rows = np.flatnonzero(candidates.new) if method.new_only else np.arange(len(candidates.ids))
-    budget = len(rows) if method.once else continuum.budget
+    budget = len(rows) if method.once else continuum.budget_at(number)
     columns = _columns(pool, candidates)
     seed = derived_seed(continuum.seed, number, "select")
     if method.replay is None:

@@ -16,7 +16,8 @@ from liit.lifelong import stages
 from liit.lifelong.methods import Method, get_method
 from liit.lifelong.progress import Reporter
 from liit.lifelong.queries import QueryRows, QuerySource
-from liit.lifelong.rundir import RunDirectory, stopwatch, write_json
+from liit.lifelong.rundir import RunDirectory, write_json
+from liit.lifelong.sharing import Sharing
 from liit.lifelong.workbench import Workbench, derived_seed
 
 HOLDER = "an unfinished run"
@@ -29,6 +30,7 @@ def run(
     *,
     overrides: Sequence[str] = (),
     reporter: Reporter | None = None,
+    shared: Path | None = None,
 ) -> RunDirectory:
     """Run a continuum with its method, or go on with a run that was stopped.
 
@@ -40,6 +42,7 @@ def run(
         out: the run directory.
         overrides: texts like ``training.epochs=3``, for a file.
         reporter: shows progress; silent by default.
+        shared: folder of what the runs of a comparison do once for all; see `liit.lifelong.sharing`.
 
     Raises:
         InputError: anything wrong with the input; nothing is half-written.
@@ -51,7 +54,7 @@ def run(
     with directory.exclusive():
         if done := len(directory.stages):
             reporter.say(f"{directory.path}: {done} stages are complete, going on after them")
-        Loop(directory, method, reporter).run()
+        Loop(directory, method, reporter, shared).run()
     return directory
 
 
@@ -62,9 +65,10 @@ class Loop:
         directory: where it lies.
         method: what it does.
         reporter: shows progress.
+        shared: folder of what it shares with others.
     """
 
-    def __init__(self, directory: RunDirectory, method: Method, reporter: Reporter) -> None:
+    def __init__(self, directory: RunDirectory, method: Method, reporter: Reporter, shared: Path | None = None) -> None:
         self.directory, self.method, self.reporter = directory, method, reporter
         self.continuum = directory.continuum
         from liit.doctor.follow import Forecaster  # which is built on the stages
@@ -73,6 +77,7 @@ class Loop:
         self._forecaster = Forecaster(self.bench)
         self.pool = Pool.open_or_create(directory.pool)
         self.tasks: list[SkillTask] = []
+        self._sharing = Sharing(self, shared)
 
     def run(self) -> None:
         """Do every stage that is not complete."""
@@ -104,7 +109,7 @@ class Loop:
         trained = folder / "adapter"
         finished = self.directory.facts(number, "prune" if self.method.prunes else "evaluate")
         if finished is None:
-            candidates = self._candidates(number)
+            candidates = self.candidates(number)
             if not candidates:
                 raise InputError(self._nothing(number))
             ids = [sample.id for sample in candidates]
@@ -137,7 +142,7 @@ class Loop:
         previous = self.directory.facts(number - 1, "prune") or self.directory.facts(number - 1, "ingest")
         return 1 if previous is None else int(previous["pool_version"])
 
-    def _candidates(self, number: int) -> list[Sample]:
+    def candidates(self, number: int) -> list[Sample]:
         """Samples of the pool as it was after this step's ingest that the model can take."""
         facts = self.directory.facts(number, "ingest")
         assert facts is not None
@@ -174,7 +179,7 @@ class Loop:
         new = [sample in fresh for sample in ids]
         if self.method.new_only and not any(new):
             raise InputError(self._nothing(number))
-        self._say_if_budget_is_larger(sum(new) if self.method.new_only else len(ids))
+        self._say_if_budget_is_larger(number, sum(new) if self.method.new_only else len(ids))
         queries = self._queries(number, ids)
         known = None
         if queries is not None:
@@ -183,8 +188,8 @@ class Loop:
         candidates = stages.Candidates(ids, new, features, known)
         return stages.select_step(self.method, self.continuum, self.pool, candidates, number, folder)
 
-    def _say_if_budget_is_larger(self, available: int) -> None:
-        budget = self.continuum.budget
+    def _say_if_budget_is_larger(self, number: int, available: int) -> None:
+        budget = self.continuum.budget_at(number)
         if budget > available and not self.method.once:
             what = "new data" if self.method.new_only else "pool"
             self.reporter.note(f"the budget of {budget} is larger than the {what}: training on all {available} samples")
@@ -239,9 +244,9 @@ class Loop:
             return
         step = "base" if number == 0 else self.continuum.steps[number - 1].name
         with self.reporter.stage(number, step, name, total) as progress:
-            with stopwatch() as watch:
-                facts = work(progress)
-            self.directory.complete(number, name, watch["seconds"], facts)  # before the line that says it is done
+            done = self._sharing.do(number, name, work, progress)
+            costs = {"flops": done.flops, "shared": done.shared}
+            self.directory.complete(number, name, done.seconds, done.facts, costs)  # before the line that says so
 
 
 def _ingest_note(facts: stages.Facts) -> str:

@@ -67,9 +67,12 @@ class RunDirectory:
                 return dict(entry)
         return None
 
-    def complete(self, step: int, stage: str, seconds: float, facts: Mapping[str, Any]) -> None:
-        """List a stage as complete; its files must be in place."""
-        timing = {"step": step, "stage": stage, "seconds": round(seconds, 3)}
+    def complete(
+        self, step: int, stage: str, seconds: float, facts: Mapping[str, Any], costs: Mapping[str, Any] | None = None
+    ) -> None:
+        """List a stage as complete; its files must be in place. Its costs go with the seconds, as far as not None."""
+        known = {name: value for name, value in (costs or {}).items() if value is not None}
+        timing = {"step": step, "stage": stage, "seconds": round(seconds, 3), **known}
         before = [row for row in self._timings() if (row["step"], row["stage"]) != (step, stage)]
         write_jsonl(self.path / "timings.jsonl", [*before, timing])
         state = {**self._state, "stages": [*self._state["stages"], {"step": step, "stage": stage, **facts}]}
