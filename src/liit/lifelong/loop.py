@@ -18,7 +18,9 @@ from liit.lifelong.progress import Reporter
 from liit.lifelong.queries import QueryRows, QuerySource
 from liit.lifelong.rundir import RunDirectory, write_json
 from liit.lifelong.sharing import Sharing
-from liit.lifelong.workbench import Workbench, derived_seed
+from liit.lifelong.workbench import ADAPTER_RULES, Workbench, derived_seed
+from liit.training.arguments import check_trackers
+from liit.training.hooks import make_hooks
 
 HOLDER = "an unfinished run"
 """What the run calls itself in its pool, for `liit pool gc`."""
@@ -49,11 +51,15 @@ def run(
     """
     loaded = continuum if isinstance(continuum, Continuum) else load_config(continuum, overrides)
     method = get_method(loaded.method, loaded)
+    check_trackers(loaded.training)
+    rule = loaded.lora.adapter
+    make_hooks(method.hooks, rule)  # refuses now what it would refuse when training begins
     directory = RunDirectory(Path(out), loaded)
     reporter = reporter or Reporter()
     with directory.exclusive():
         if done := len(directory.stages):
             reporter.say(f"{directory.path}: {done} stages are complete, going on after them")
+        reporter.say(f"adapter: {rule}, {ADAPTER_RULES[rule]}")
         Loop(directory, method, reporter, shared).run()
     return directory
 

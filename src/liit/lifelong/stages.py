@@ -5,6 +5,7 @@ A stage gives back its facts, a small JSON-serialisable dict that goes into ``ru
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -28,11 +29,13 @@ from liit.lifelong.methods import Method
 from liit.lifelong.queries import QueryRows
 from liit.lifelong.rundir import new_directory, write_json, write_jsonl, write_table
 from liit.lifelong.workbench import Workbench, derived_seed
+from liit.model.chain import write_chain
 from liit.model.chat import RowRefusedError
 from liit.model.lora import CONFIG, WEIGHTS, save_adapter
 from liit.model.vision import VisionCache
 from liit.pruning import prune_semantically
-from liit.training import fit
+from liit.training import Place, fit
+from liit.training.hooks import load_states, make_hooks, save_states
 
 __all__ = [
     "Candidates",
@@ -262,27 +265,45 @@ def train_step(
         step: number of the step, from 1.
         new: ids of the samples that came with the step; None: all of them did.
     """
-    if hooks:
-        raise InputError("hooks: not there yet")
+    settings = bench.continuum
+    made = make_hooks(hooks, settings.lora.adapter)
+    if hook_state is not None:
+        load_states(made, hook_state)
     fill_vision(bench, samples)
-    vlm = bench.with_adapter(adapter)
+    vlm = bench.trainee(adapter, step)
     bench.forget_adapter()
     rows = [bench.encoder.encode(sample) for sample in samples]
     step_done = increments(progress)
+    checkpoints = out.with_name(out.name + ".training")
     report = fit(
         vlm,
         rows,
-        bench.continuum.training,
+        settings.training,
         vision=bench.vision,
         seed=seed,
         epochs=epochs,
         progress=lambda done, _total: step_done(done),
         optimizer_state=optimizer_state,
+        hooks=made,
+        place=Place(
+            step=step,
+            first=hook_state is None,
+            adapter=settings.lora.adapter,
+            new=None if new is None else tuple(sample.id in new for sample in samples),
+            checkpoints=checkpoints,
+            logs=out.with_name(out.name + ".logs"),
+            name=f"{settings.name}-{step:02d}",
+        ),
     )
+    if made:
+        with new_directory(out.with_name("hooks")) as part:
+            save_states(made, part)
     with new_directory(out) as part:
         save_adapter(vlm, part)
-        checksums.record(part, [part / WEIGHTS, part / CONFIG])
-    return asdict(report)
+        checksums.record(part, [part / WEIGHTS, part / CONFIG, *write_chain(part, bench.merged, out)])
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    facts: Facts = {**asdict(report), "adapter_rule": settings.lora.adapter, "merged_adapters": len(bench.merged)}
+    return facts | ({"hooks": {hook.name: hook.facts() for hook in made}} if made else {})
 
 
 def evaluate_step(

@@ -34,6 +34,8 @@ class VLM:
         path: what the user named (a directory, a hub name or ``builtin:demo``).
         base_id: hex hash of the base weights; part of every feature key.
         max_length: longest sequence in tokens; longer rows are refused by id, never truncated.
+        adapter_id: hash of the adapter that is attached.
+        merged_id: hash of the adapters that have gone into the weights, in their order; empty for none.
     """
 
     model: Any
@@ -42,6 +44,7 @@ class VLM:
     base_id: str
     max_length: int = 2048
     adapter_id: str = field(default="")
+    merged_id: str = field(default="")
 
     @property
     def tokenizer(self) -> Any:
@@ -51,7 +54,8 @@ class VLM:
     @property
     def checkpoint_id(self) -> str:
         """Hex hash of base weights and adapter together: what makes two feature matrices comparable."""
-        return f"{self.base_id[:16]}-{self.adapter_id[:16] or 'base'}"
+        merged = f"+{self.merged_id[:16]}" if self.merged_id else ""
+        return f"{self.base_id[:16]}{merged}-{self.adapter_id[:16] or 'base'}"
 
     @property
     def base(self) -> Any:

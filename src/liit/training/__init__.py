@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from liit.training.fit import TrainReport, fit
+from liit.training.fit import Place, TrainReport, fit
 from liit.training.optimizers import save_adam_state
 
-__all__ = ["TrainReport", "fit", "save_adam_state"]
+__all__ = ["Place", "TrainReport", "fit", "save_adam_state"]

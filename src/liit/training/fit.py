@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
+import json
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from liit.config import TrainingSettings
 from liit.errors import InputError
-from liit.model.batch import IGNORE, collate
+from liit.model.batch import collate
 from liit.model.chat import Encoded
 from liit.model.vision import VisionInputs
 from liit.model.vlm import VLM
+from liit.training import checkpoint
+from liit.training.arguments import check_trackers, tracker_callbacks, training_arguments
+from liit.training.gradients import RowGradients, answer_positions_only, takes_positions, trained_parameters
+from liit.training.hooks.base import TaskContext, TrainingHook
 from liit.training.optimizers import make_optimizer, save_adam_state
 
 LOSS_WINDOW = 0.1  # the first and last losses reported are means over this share of the optimizer steps
@@ -49,6 +53,30 @@ class TrainReport:
     loss_last: float
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which training of a run this is, and where it may write.
+
+    Attributes:
+        step: number of the step, from 1.
+        first: nothing was trained before this step.
+        adapter: the rule by which its adapter came about.
+        new: for each row, whether it came with this step; None: all of them did.
+        checkpoints: folder for the states that a killed training goes on from, to be removed by the caller when it has
+            saved what was trained; None: none are written.
+        logs: folder for trackers that write files.
+        name: of the training, for trackers.
+    """
+
+    step: int = 1
+    first: bool = True
+    adapter: str = "continue"
+    new: tuple[bool, ...] | None = None
+    checkpoints: Path | None = None
+    logs: Path | None = None
+    name: str = "liit"
+
+
 class _Rows(Dataset[dict[str, Any]]):
     """The rows as the Trainer's length-grouping sampler wants to see them."""
 
@@ -59,7 +87,7 @@ class _Rows(Dataset[dict[str, Any]]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"input_ids": self.rows[index].input_ids, "row": self.rows[index]}
+        return {"input_ids": self.rows[index].input_ids, "row": self.rows[index], "number": index}
 
 
 def fit(
@@ -72,10 +100,13 @@ def fit(
     epochs: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     optimizer_state: Path | None = None,
+    hooks: Sequence[TrainingHook] = (),
+    place: Place | None = None,
 ) -> TrainReport:
     """Train the model's trainable parameters on some rows.
 
-    The same rows in the same order, seed and thread count give the same weights.
+    The same rows in the same order, seed and thread count give the same weights, whether or not the training was killed
+    on its way and called again.
 
     Args:
         vlm: the model; which parameters train is decided by their ``requires_grad``. Its ``adapter_id`` becomes a hash
@@ -87,97 +118,144 @@ def fit(
         epochs: instead of the settings' number.
         progress: called with the optimizer steps done and their total.
         optimizer_state: file that gets Adam's moments; see `save_adam_state`.
+        hooks: see `liit.training.hooks`; with the state of the step before, if there was one.
+        place: which training of a run this is, and where it may write; None: one of its own, in memory.
 
     Raises:
-        InputError: no rows, or a loss that is not finite.
+        InputError: no rows, a loss that is not finite, or a tracker that is not installed.
     """
-    from transformers import Trainer, TrainerCallback, TrainingArguments
-
     if not rows:
         raise InputError("train: got an empty selection, expected at least one sample")
+    check_trackers(settings)
+    place = place or Place()
     epochs = settings.epochs if epochs is None else epochs
     steps = math.ceil(len(rows) / settings.batch_size) * epochs
-    losses: list[float] = []
-
-    class Watch(TrainerCallback):
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-            if logs and "loss" in logs:
-                losses.append(float(logs["loss"]))
-                if progress is not None:
-                    progress(state.global_step, steps)
-
-    keeps = "logits_to_keep" in inspect.signature(vlm.base.forward).parameters
-
-    def collator(chosen: list[dict[str, Any]]) -> dict[str, Any]:
-        batch: dict[str, Any] = collate(vlm, [item["row"] for item in chosen], vision, side="left")
-        return answer_positions_only(batch) if keeps else batch
-
-    with tempfile.TemporaryDirectory(prefix="liit-train-") as scratch:
-        arguments = TrainingArguments(
-            output_dir=scratch,
-            num_train_epochs=epochs,
-            per_device_train_batch_size=settings.batch_size,
-            lr_scheduler_type=settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
-            learning_rate=settings.learning_rate,
-            warmup_steps=int(settings.warmup_ratio * steps),  # rounded down: the first of them trains nothing
-            max_grad_norm=settings.max_grad_norm,
-            bf16=settings.autocast == "bfloat16",
-            fp16=settings.autocast == "float16",
-            use_cpu=vlm.device.type == "cpu",
-            seed=seed,
-            data_seed=seed,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            logging_steps=max(1, steps // 50),
-            logging_nan_inf_filter=False,  # by default it hides a loss that is not finite from the logs
-            remove_unused_columns=False,
-            dataloader_pin_memory=False,
-            train_sampling_strategy="group_by_length",
-            label_names=["labels"],
-        )
-        trainer = Trainer(
-            model=vlm.model,
-            args=arguments,
-            train_dataset=_Rows(rows),
-            data_collator=collator,
-            optimizers=(
-                make_optimizer(vlm.model, settings.optimizer, settings.learning_rate, settings.weight_decay),
-                None,
-            ),
-            callbacks=[Watch()],
-        )
-        from transformers.trainer_callback import PrinterCallback
-
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
+    parameters = trained_parameters(vlm)
+    context = TaskContext(
+        number=place.step,
+        first=place.first,
+        seed=seed,
+        adapter=place.adapter,
+        parameters=parameters,
+        optimizer_steps=steps,
+        new=place.new or (True,) * len(rows),
+        gradients=RowGradients(vlm, rows, vision, parameters, settings.autocast),
+    )
+    for hook in hooks:
+        hook.task_start(context)
+    identity = _identity(vlm, rows, settings, epochs, context, hooks)
+    with _folder(place, settings) as folder:
+        trainer = _trainer(vlm, rows, settings, vision, context, epochs, hooks, folder, identity, progress, place)
+        trainer.train(resume_from_checkpoint=_str(checkpoint.latest(folder, identity)))
         if optimizer_state is not None and trainer.optimizer is not None:
             save_adam_state(vlm.model, trainer.optimizer, optimizer_state)
-    vlm.model.eval()
+        if settings.gradient_checkpointing:
+            vlm.base.activation_checkpointing_disable()
+        vlm.model.eval()
+        losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+        if not losses or not all(math.isfinite(loss) for loss in losses):
+            raise InputError(
+                "train: the loss is not finite; lower training.learning_rate or set training.autocast to null"
+            )
+        for hook in hooks:
+            hook.task_end(context)
     vlm.adapter_id = _trained_id(vlm)
-    if not losses or not all(math.isfinite(loss) for loss in losses):
-        raise InputError("train: the loss is not finite; lower training.learning_rate or set training.autocast to null")
     window = max(1, round(LOSS_WINDOW * len(losses)))
     return TrainReport(
         samples=len(rows),
         epochs=epochs,
         samples_seen=len(rows) * epochs,
         optimizer_steps=steps,
-        trainable_parameters=sum(p.numel() for p in vlm.model.parameters() if p.requires_grad),
+        trainable_parameters=sum(p.numel() for p in parameters.values()),
         loss_first=sum(losses[:window]) / window,
         loss_last=sum(losses[-window:]) / window,
     )
 
 
-def answer_positions_only(batch: dict[str, Any]) -> dict[str, Any]:
-    """Ask the model for logits from the position before the batch's first label on; the loss stays the same.
+def _trainer(
+    vlm: VLM,
+    rows: Sequence[Encoded],
+    settings: TrainingSettings,
+    vision: VisionInputs,
+    context: TaskContext,
+    epochs: int,
+    hooks: Sequence[TrainingHook],
+    folder: Path,
+    identity: str,
+    progress: Callable[[int, int], None] | None,
+    place: Place,
+) -> Any:
+    from transformers import TrainerCallback
+    from transformers.trainer_callback import PrinterCallback
 
-    Rows are padded on the left, so answers, which come last, lie side by side, and few positions meet the vocabulary.
-    """
-    labels: Tensor = batch["labels"]
-    first = int((labels != IGNORE).any(0).nonzero()[0])
-    keep = labels.shape[1] - first + 1
-    return {**batch, "labels": labels[:, -keep:], "logits_to_keep": keep}
+    from liit.training.trainer import AdapterTrainer, collator_with_rows
+
+    class Watch(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+            if logs and "loss" in logs and progress is not None:
+                progress(state.global_step, context.optimizer_steps)
+
+    keeps = takes_positions(vlm)
+
+    def collator(chosen: list[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = collate(vlm, [item["row"] for item in chosen], vision, side="left")
+        return answer_positions_only(batch) if keeps else batch
+
+    arguments = training_arguments(
+        settings, folder, epochs=epochs, steps=context.optimizer_steps, seed=context.seed, device=vlm.device.type,
+        save=place.checkpoints is not None, name=place.name,
+    )  # fmt: skip
+    optimizer = make_optimizer(
+        vlm.model, settings.optimizer, settings.learning_rate, settings.weight_decay, settings.projector_learning_rate
+    )
+    trainer = AdapterTrainer(
+        arguments,
+        parameters=context.parameters,
+        hooks=hooks,
+        identity=identity,
+        model=vlm.model,
+        train_dataset=_Rows(rows),
+        data_collator=collator_with_rows(collator) if hooks else collator,
+        optimizers=(optimizer, None),
+        callbacks=[Watch(), *tracker_callbacks(settings, place.logs)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+@contextmanager
+def _folder(place: Place, settings: TrainingSettings) -> Iterator[Path]:
+    """The folder of checkpoints, or a passing one when none are wanted."""
+    if place.checkpoints is not None and settings.save_steps is not None:
+        yield place.checkpoints
+    else:
+        with tempfile.TemporaryDirectory(prefix="liit-train-") as scratch:
+            yield Path(scratch)
+
+
+def _identity(
+    vlm: VLM,
+    rows: Sequence[Encoded],
+    settings: TrainingSettings,
+    epochs: int,
+    context: TaskContext,
+    hooks: Sequence[TrainingHook],
+) -> str:
+    """Names a training by everything that its result depends on, so that no other one's checkpoint is taken up."""
+    import transformers
+
+    told = {
+        "settings": settings.model_dump(mode="json", exclude={"save_steps", "report_to"}),
+        "model": [vlm.base_id, vlm.merged_id, _trained_id(vlm)],
+        "training": [epochs, context.number, context.first, context.adapter, context.seed, context.new],
+        "hooks": [(hook.name, hook.options) for hook in hooks],
+        "versions": [torch.__version__, transformers.__version__],
+    }
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
+    for row in rows:
+        digest.update(row.id.encode() + row.input_ids.tobytes() + row.answer_mask.tobytes())
+        digest.update("".join(image.sha256 for image in row.images).encode())
+    return digest.hexdigest()
 
 
 def _trained_id(vlm: VLM) -> str:
@@ -187,6 +265,10 @@ def _trained_id(vlm: VLM) -> str:
         if parameter.requires_grad:
             digest.update(name.encode() + parameter.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _str(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def set_threads(threads: int) -> None:

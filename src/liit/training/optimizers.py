@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ from torch.optim import AdamW, Muon, Optimizer
 from liit.errors import InputError
 
 ADAM_FORMAT = "liit-adam-1"
+PROJECTOR = re.compile(r"projector|connector|merger")
+"""In names of parameters: the layers between vision tower and decoder."""
+
+Group = dict[str, Any]
 
 
 class MuonAdamW(Optimizer):
@@ -23,21 +28,19 @@ class MuonAdamW(Optimizer):
     size of AdamW's ("match_rms_adamw"), so one learning rate fits both.
 
     Args:
-        matrices: two-dimensional parameters for Muon.
-        rest: the others.
-        lr: learning rate.
+        matrices: groups of two-dimensional parameters for Muon, as PyTorch's optimizers take them.
+        rest: groups of the others.
+        lr: learning rate of groups that have none of their own.
         weight_decay: decoupled weight decay of the matrices; the rest, as is usual, does not decay.
     """
 
-    def __init__(
-        self, matrices: Iterable[nn.Parameter], rest: Iterable[nn.Parameter], lr: float, weight_decay: float
-    ) -> None:
+    def __init__(self, matrices: Iterable[Group], rest: Iterable[Group], lr: float, weight_decay: float) -> None:
         self.parts: list[Optimizer] = []
         if matrices := list(matrices):
             self.parts.append(Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
         if rest := list(rest):
             self.parts.append(AdamW(rest, lr=lr, weight_decay=0.0))
-        super().__init__([{"params": [*matrices, *rest]}], {"lr": lr})
+        super().__init__([{"params": [p for group in (*matrices, *rest) for p in group["params"]]}], {"lr": lr})
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
     @torch.no_grad()
@@ -59,7 +62,9 @@ class MuonAdamW(Optimizer):
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
-def make_optimizer(model: nn.Module, name: str, lr: float, weight_decay: float) -> Optimizer:
+def make_optimizer(
+    model: nn.Module, name: str, lr: float, weight_decay: float, projector_lr: float | None = None
+) -> Optimizer:
     """The optimizer for a model's trainable parameters.
 
     Args:
@@ -67,18 +72,25 @@ def make_optimizer(model: nn.Module, name: str, lr: float, weight_decay: float) 
         name: ``adamw`` or ``muon``.
         lr: peak learning rate.
         weight_decay: decoupled weight decay.
+        projector_lr: peak learning rate of the layers between vision tower and decoder; None: ``lr`` too.
     """
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     if name == "adamw":
-        return AdamW(trainable.values(), lr=lr, weight_decay=weight_decay)
+        return AdamW(_groups(trainable, projector_lr), lr=lr, weight_decay=weight_decay)
     words = ("embed_tokens", "lm_head")
-    matrices = {n for n, p in trainable.items() if p.ndim == 2 and not any(word in n for word in words)}
-    return MuonAdamW(
-        [p for n, p in trainable.items() if n in matrices],
-        [p for n, p in trainable.items() if n not in matrices],
-        lr,
-        weight_decay,
-    )
+    matrices = {n: p for n, p in trainable.items() if p.ndim == 2 and not any(word in n for word in words)}
+    rest = {n: p for n, p in trainable.items() if n not in matrices}
+    return MuonAdamW(_groups(matrices, projector_lr), _groups(rest, projector_lr), lr, weight_decay)
+
+
+def _groups(parameters: dict[str, nn.Parameter], projector_lr: float | None) -> list[Group]:
+    """One group, or a second for the projector with its own learning rate; none that is empty."""
+    apart = {n for n in parameters if PROJECTOR.search(n)} if projector_lr is not None else set()
+    groups = [
+        {"params": [p for n, p in parameters.items() if n not in apart]},
+        {"params": [p for n, p in parameters.items() if n in apart], "lr": projector_lr},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def save_adam_state(model: nn.Module, optimizer: Optimizer, path: Path) -> None:
