@@ -195,10 +195,10 @@ def results(run: Path) -> dict[str, Any]:
         name = str(path.relative_to(run))
         if path.suffix == ".parquet":
             found[name] = pq.read_table(path).to_pydict()
-        elif path.is_file() and "features" not in path.parts:
+        elif path.is_file() and not {"features", "queries"} & set(path.parts):
             found[name] = path.read_bytes()
-    for path in sorted((run / "steps").glob("*/features")):
-        found[f"{path.parent.name}/features"] = features(path)
+    for path in sorted([*(run / "steps").glob("*/features"), *(run / "steps").glob("*/queries")]):
+        found[f"{path.parent.name}/{path.name}"] = features(path)
     pool = Pool.open(run / "pool")
     found["pool"] = {
         "samples": pool.columns(["row", "id", "source", "skill", "content_hash", "raw"]).to_pydict(),
