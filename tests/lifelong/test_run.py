@@ -75,14 +75,15 @@ def test_a_run_makes_every_file_and_no_other(make: Make) -> None:
 
 
 def test_the_documentation_names_every_file_and_no_other(make: Make) -> None:
-    run = make("lite-adapt-inf")
+    everything = ("methods.every.selector=gist", "methods.every.hooks=[{name: ewc}]", "queries.kind=replay")
+    runs = [make("lite-adapt-inf"), make("every", *everything)]
     page = (Path(__file__).parents[2] / "docs/run-directory.md").read_text(encoding="utf-8")
     top, step = (
         re.findall(r"^\| `([^`]+)` \|", table, flags=re.MULTILINE) for table in page.split("In the folder of a step")
     )
-    folder = steps(run)[0]
-    for root, named in ((run, set(top) - {"report.html"}), (folder, set(step))):  # the command writes the report
-        assert {f"{path.name}/" if path.is_dir() else path.name for path in root.iterdir()} == named
+    for roots, named in ((runs, set(top) - {"report.html"}), ([steps(run)[0] for run in runs], set(step))):
+        found = {f"{path.name}/" if path.is_dir() else path.name for root in roots for path in root.iterdir()}
+        assert found == named  # the command writes the report
 
 
 def test_run_json_and_timings_list_every_stage_once_in_order(make: Make) -> None:

@@ -16,7 +16,13 @@ def methods(as_json: AsJson = False) -> None:
 
     found = {
         "methods": [
-            {"name": m.name, "description": m.description, "selector": m.part.selector, "needs": list(m.needs)}
+            {
+                "name": m.name,
+                "description": m.description,
+                "selector": m.part.selector,
+                "needs": list(m.needs),
+                "hooks": [name for name, _ in m.hooks],
+            }
             for m in METHODS.values()
         ],
         "selectors": [
@@ -34,3 +40,4 @@ def methods(as_json: AsJson = False) -> None:
             needs = f" [needs {', '.join(entry['needs'])}]" if entry["needs"] else ""
             print(f"  {entry['name']!s:<{width}}  {entry['description']}{needs}")
         print()
+    print("Every selector that takes a budget is a method too; a continuum file defines more under 'methods'.")
