@@ -65,6 +65,7 @@ def run(
     method: Annotated[str | None, typer.Option(help="Instead of the file's method; see liit methods.")] = None,
     settings: Settings = None,
     no_report: Annotated[bool, typer.Option("--no-report", help="Leave out the report and the table.")] = False,
+    shared: Annotated[Path | None, typer.Option(hidden=True, help="What runs of one comparison do once.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a continuum, or go on with a run that was stopped."""
@@ -77,7 +78,7 @@ def run(
     from liit.lifelong.loop import run as run_continuum
     from liit.report import BRIEF, summary_table, to_json, to_text, write_report
 
-    directory = run_continuum(loaded, out, reporter=ConsoleReporter(console(as_json)))
+    directory = run_continuum(loaded, out, reporter=ConsoleReporter(console(as_json)), shared=shared)
     if no_report:
         return
     report = write_report([directory.path], directory.path / "report.html")

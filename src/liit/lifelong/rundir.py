@@ -73,15 +73,11 @@ class RunDirectory:
         """List a stage as complete; its files must be in place. Its costs go with the seconds, as far as not None."""
         known = {name: value for name, value in (costs or {}).items() if value is not None}
         timing = {"step": step, "stage": stage, "seconds": round(seconds, 3), **known}
-        before = [row for row in self._timings() if (row["step"], row["stage"]) != (step, stage)]
+        before = [row for row in read_timings(self.path) if (row["step"], row["stage"]) != (step, stage)]
         write_jsonl(self.path / "timings.jsonl", [*before, timing])
         state = {**self._state, "stages": [*self._state["stages"], {"step": step, "stage": stage, **facts}]}
         write_json(self.path / "run.json", state)
         self._state = state
-
-    def _timings(self) -> list[dict[str, Any]]:
-        file = self.path / "timings.jsonl"
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -171,6 +167,12 @@ class RunDirectory:
         now = self.continuum.model_dump(mode="json")
         changed = [key for key in now if before.get(key) != now[key]]
         return f"its {', '.join(changed)} differ" if changed else "its settings differ"
+
+
+def read_timings(run: Path) -> list[dict[str, Any]]:
+    """What the stages of a run took, in the order of their ends: step, stage, seconds; where known flops, shared."""
+    file = run / "timings.jsonl"
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
 
 
 @contextmanager

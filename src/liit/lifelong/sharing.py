@@ -41,7 +41,6 @@ from liit.lifelong.cost import FlopCounter
 from liit.lifelong.rundir import new_directory, stopwatch, write_json
 from liit.lifelong.stages import Facts, Progress
 from liit.model.fingerprint import hash_file, hash_settings
-from liit.model.lora import CONFIG, WEIGHTS
 
 if TYPE_CHECKING:
     from liit.config import FeatureSettings
@@ -183,7 +182,7 @@ class Sharing:
         inputs = self._common() | {"step": number, "evaluation": settings, "tasks": tasks, "adapter": None}
         if number:
             adapter = loop.directory.step(number) / "adapter"
-            inputs["adapter"] = [hash_file(adapter / name) for name in (WEIGHTS, CONFIG)]
+            inputs["adapter"] = {file.name: hash_file(file) for file in sorted(adapter.iterdir())}
             inputs["lora"] = loop.continuum.lora.model_dump(mode="json")
         return inputs
 

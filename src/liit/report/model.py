@@ -85,6 +85,8 @@ class Run:
     """skill -> id -> score of the rows of the final evaluation; empty while the run is not finished."""
     seconds: Mapping[str, float]
     """stage -> seconds, summed over steps."""
+    flops: Mapping[str, float]
+    """stage -> operations, summed over steps, of the stages that count them; NaN where one of them has not."""
     wrong_format: Mapping[str, tuple[int, int]]
     """skill -> (answers of the wrong form, rows) of the final evaluation."""
 

@@ -99,7 +99,8 @@ def _load_run(path: Path) -> Run:
         steps=_with_pools(path, steps),
         scores=scores,
         final_rows=_final_rows(last) if last else {},
-        seconds=_seconds(path),
+        seconds=_sums(path, "seconds"),
+        flops=_sums(path, "flops"),
         wrong_format=_wrong_format(steps[-1].evaluation if steps else None),
     )
 
@@ -229,11 +230,12 @@ def _wrong_format(evaluation: Mapping[str, Mapping[str, Any]] | None) -> dict[st
     }
 
 
-def _seconds(path: Path) -> dict[str, float]:
-    seconds: dict[str, float] = {}
+def _sums(path: Path, what: str) -> dict[str, float]:
+    """Something of `timings.jsonl` by stage, summed over steps."""
+    sums: dict[str, float] = {}
     for row in _json_lines(path / "timings.jsonl"):
-        seconds[str(row["stage"])] = seconds.get(str(row["stage"]), 0.0) + float(row["seconds"])
-    return seconds
+        sums[str(row["stage"])] = sums.get(str(row["stage"]), 0.0) + float(row.get(what, "nan"))
+    return sums
 
 
 def _json(file: Path) -> Any:

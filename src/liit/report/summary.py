@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,45 @@ RARE_SHARE = 0.01
 
 
 @dataclass(frozen=True)
+class Number:
+    """How a number is written; a dash where there is none.
+
+    Attributes:
+        digits: format of the digits.
+        unit: put behind.
+        prefixes: shorten by thousands: k, M, G, T, P, E.
+    """
+
+    digits: str
+    unit: str = ""
+    prefixes: bool = False
+
+    def __call__(self, value: float | None) -> str:
+        """One number."""
+        if value is None or math.isnan(value):
+            return "–"
+        power, prefix = self._prefix(value)
+        return f"{value / 1000**power:{self.digits}}{self._unit(prefix)}".replace("-", "−")
+
+    def spread(self, mean: float, sd: float) -> str:
+        """A mean with a standard deviation, which a single seed does not have."""
+        if math.isnan(mean) or math.isnan(sd):
+            return self(mean)
+        power, prefix = self._prefix(mean)
+        written = (f"{x / 1000**power:{d}}" for x, d in ((mean, self.digits), (sd, self.digits.removeprefix("+"))))
+        return f"{' ± '.join(written)}{self._unit(prefix)}".replace("-", "−")
+
+    def _prefix(self, value: float) -> tuple[int, str]:
+        if not self.prefixes or abs(value) < 1000:
+            return 0, ""
+        power = min(int(math.log10(abs(value)) // 3), 6)
+        return power, "kMGTPE"[power - 1]
+
+    def _unit(self, prefix: str) -> str:
+        return f" {prefix}{self.unit}".rstrip() if self.unit else ""
+
+
+@dataclass(frozen=True)
 class Column:
     """One column of the table.
 
@@ -49,29 +88,29 @@ class Column:
 
     key: str
     title: str
-    show: Callable[[Any], str]
+    show: Number
     better: str
     formula: str
 
 
-def _number(pattern: str) -> Callable[[Any], str]:
-    return lambda value: "–" if value is None or math.isnan(value) else pattern.format(value).replace("-", "−")
-
-
-_SECONDS = _number("{:,.0f} s")
+_SECONDS = Number(",.0f", "s")
+_OPERATIONS = Number(",.1f", "FLOP", prefixes=True)
+_COUNTED = "operations of the model's products, two per multiply-add, padding included, all steps: "
 COLUMNS = (
-    Column("average_accuracy", "average accuracy", _number("{:.3f}"), "high", FORMULAS["average_accuracy"]),
-    Column("relative_gain", "relative gain", _number("{:.1f} %"), "high", FORMULAS["relative_gain"]),
-    Column("forgetting_max", "forgetting", _number("{:.1f} %"), "low", FORMULAS["forgetting_max"]),
-    Column("forgetting_first", "forgetting (first)", _number("{:.1f} %"), "low", FORMULAS["forgetting_first"]),
-    Column("rare_accuracy", "rare-skill accuracy", _number("{:.3f}"), "high", FORMULAS["rare_accuracy"]),
-    Column("backward_transfer", "backward transfer", _number("{:+.3f}"), "high", FORMULAS["backward_transfer"]),
-    Column("forward_transfer", "forward transfer", _number("{:+.3f}"), "high", FORMULAS["forward_transfer"]),
+    Column("average_accuracy", "average accuracy", Number(".3f"), "high", FORMULAS["average_accuracy"]),
+    Column("relative_gain", "relative gain", Number(".1f", "%"), "high", FORMULAS["relative_gain"]),
+    Column("forgetting_max", "forgetting", Number(".1f", "%"), "low", FORMULAS["forgetting_max"]),
+    Column("forgetting_first", "forgetting (first)", Number(".1f", "%"), "low", FORMULAS["forgetting_first"]),
+    Column("rare_accuracy", "rare-skill accuracy", Number(".3f"), "high", FORMULAS["rare_accuracy"]),
+    Column("backward_transfer", "backward transfer", Number("+.3f"), "high", FORMULAS["backward_transfer"]),
+    Column("forward_transfer", "forward transfer", Number("+.3f"), "high", FORMULAS["forward_transfer"]),
     Column("select_seconds", "selection time", _SECONDS, "", "seconds in extract + select + prune, all steps"),
+    Column("select_flops", "selection compute", _OPERATIONS, "", _COUNTED + "extract (not clustering)"),
     Column("train_seconds", "training time", _SECONDS, "", "seconds in train, all steps"),
+    Column("train_flops", "training compute", _OPERATIONS, "", _COUNTED + "train, forward and backward"),
     Column("evaluate_seconds", "evaluation time", _SECONDS, "", "seconds in evaluate, base model included"),
-    Column("trained_samples", "samples trained on", _number("{:,.0f}"), "", "sum over steps of the selection's size"),
-    Column("pool_size", "final pool", _number("{:,.0f}"), "", "samples left in the pool after the last step"),
+    Column("trained_samples", "samples trained on", Number(",.0f"), "", "sum over steps of the selection's size"),
+    Column("pool_size", "final pool", Number(",.0f"), "", "samples left in the pool after the last step"),
 )
 
 
@@ -255,7 +294,9 @@ def _row(run: Run, reference: Run | None, baseline: Run | None, rare: tuple[str,
         "forward_transfer": matrix.forward_transfer(a, introduced),
         "unseen_accuracy": matrix.unseen_accuracy(a, introduced),
         "select_seconds": _total(seconds, "extract", "select", "prune"),
+        "select_flops": _operations(run, "extract"),
         "train_seconds": _total(seconds, "train"),
+        "train_flops": _operations(run, "train"),
         "evaluate_seconds": _total(seconds, "evaluate"),
         "trained_samples": sum(step.selection.table.num_rows for step in run.steps if step.selection is not None),
         "pool_size": math.nan if run.final_pool_size is None else run.final_pool_size,
@@ -278,6 +319,11 @@ def _aligned_final(reference: Run, run: Run) -> np.ndarray[Any, np.dtype[np.floa
 
 def _total(seconds: Mapping[str, float], *stages: str) -> float:
     return float(sum(seconds.get(stage, 0.0) for stage in stages)) if seconds else math.nan
+
+
+def _operations(run: Run, stage: str) -> float:
+    """Operations of a stage, 0 when the method has none; NaN when nothing is known yet."""
+    return run.flops.get(stage, 0.0) if run.finished else math.nan
 
 
 def _name(row: Mapping[str, Any]) -> str:
