@@ -75,7 +75,8 @@ def test_a_run_makes_every_file_and_no_other(make: Make) -> None:
 
 
 def test_the_documentation_names_every_file_and_no_other(make: Make) -> None:
-    everything = ("methods.every.selector=gist", "methods.every.hooks=[{name: ewc}]", "queries.kind=replay")
+    everything = ("methods.every.selector=gist", "methods.every.hooks=[{name: ewc}]", "queries.kind=file",
+                  "queries.path=alpha.json")  # fmt: skip
     runs = [make("lite-adapt-inf"), make("every", *everything)]
     page = (Path(__file__).parents[2] / "docs/run-directory.md").read_text(encoding="utf-8")
     top, step = (
