@@ -264,6 +264,12 @@ class FeatureSettings(_Section):
         None, description="after the first step score only some of the rows known from the last one; null: all of them"
     )
 
+    @model_validator(mode="after")
+    def _proxy_never_moves(self) -> Self:
+        if self.proxy is not None and self.rescore is not None:
+            raise ValueError("rescore: proxy is never trained, so what it scores stays the same; leave one of them out")
+        return self
+
 
 class SelectionSettings(_Section):
     """How `adapt-inf` and `lite-adapt-inf` choose."""

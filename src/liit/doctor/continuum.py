@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from liit.config import Continuum, EvaluationSet
 from liit.data.sample import Sample
-from liit.doctor.arithmetic import forward_flops, training_flops
+from liit.doctor.arithmetic import forward_flops, store_bytes, training_flops
 from liit.doctor.calibration import CALIBRATION_SECONDS, Calibration
 from liit.doctor.draw import Drawn, draw
-from liit.doctor.examine import ModelAtHand
+from liit.doctor.examine import ModelAtHand, scored_share
 from liit.doctor.prediction import Prediction, predict_extraction
 from liit.doctor.trials import QUESTIONS, Rates, try_work
 from liit.doctor.workload import Workload, look_at, mix
@@ -116,15 +116,16 @@ def predict_continuum(model: ModelAtHand, *, budget: float = CALIBRATION_SECONDS
     """
     continuum = model.continuum
     method = get_method(continuum.method, continuum)
-    arrivals = [_arrival(model, continuum, number) for number in range(len(continuum.steps))]
+    scorer = model.scorer
+    arrivals = [_arrival(scorer, continuum, number) for number in range(len(continuum.steps))]
     questions = [(item, draw(item, continuum.seed, QUESTIONS)) for _, item in continuum.evaluation_sets()]
     names = feature_names(method, continuum)
     drawn = [sample for arrival in arrivals for sample in arrival.samples]
     order = np.random.default_rng(continuum.seed).permutation(len(drawn))
     mixed = [drawn[i] for i in order]
-    calibration = model.calibrate(mixed, names, budget) if names else None
+    calibration = scorer.calibrate(mixed, names, budget) if names else None
     rates = try_work(model, mixed, [sample for _, drawn in questions for sample in drawn.samples])
-    image_bytes = calibration.image_bytes if calibration is not None else model.image_bytes(mixed)
+    image_bytes = calibration.image_bytes if calibration is not None else scorer.image_bytes(mixed)
     steps = _steps(model, method, arrivals, questions, names, calibration, rates, image_bytes)
     extractions = [step.extraction for step in steps if step.extraction is not None]
     base = model.shape.parameters * model.shape.width if model.base_memory is None else model.base_memory
@@ -184,11 +185,15 @@ def _steps(
         trains = last or not method.once
         extraction = None
         if names and trains:
-            work = mix([arrival.work for arrival in arrivals[: number + 1]], kept)
+            scorer, settings = model.scorer, continuum.features
+            scored = [*(rows * scored_share(settings) for rows in kept[:-1]), kept[-1]]
             extraction = predict_extraction(
-                model.shape, work, names, continuum.features, calibration=calibration, matrix_rate=model.rate,
-                missing_images=arrivals[number].images, image_bytes=image_bytes, base_memory=model.base_memory,
+                scorer.shape, mix([arrival.work for arrival in arrivals[: number + 1]], scored), names, settings,
+                calibration=calibration, matrix_rate=scorer.rate,
+                missing_images=arrivals[number].images, image_bytes=image_bytes, base_memory=scorer.base_memory,
             )  # fmt: skip
+            on_disk = store_bytes(pool, extraction.features, scorer.shape, settings)  # rows that are not scored too
+            extraction = replace(extraction, bytes_written=round(on_disk))
         rows = pool if method.once else min(continuum.budget_at(number + 1), new if method.new_only else pool)
         epochs = continuum.training.epochs
         if method.once and continuum.training.multitask_epochs is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 from liit.config import Continuum, FeatureSettings
@@ -65,6 +67,17 @@ class ModelAtHand:
             self.rate = matrix_rate(DTYPES[continuum.model.dtype], device)
         self.shape: ModelShape = shape_of(self.vlm, continuum.lora)
         self.share = shares_beginnings(self.vlm, continuum.features) if run else continuum.features.share_beginnings
+
+    @cached_property
+    def scorer(self) -> ModelAtHand:
+        """The model that extracts: this one, or the proxy that the settings name."""
+        proxy = self.continuum.features.proxy
+        if proxy is None:
+            return self
+        if self.bench is not None:
+            bench = self.bench.scorer
+            return ModelAtHand(bench.continuum, bench=bench)
+        return ModelAtHand(Workbench(self.continuum).scorer.continuum, run=False)
 
     def fitting(self, samples: Sequence[Sample]) -> list[Sample]:
         """Those that the model can take."""
@@ -171,7 +184,7 @@ def examine_step(
         out: the feature store; rows that it has are not counted.
     """
     todo = not_stored(samples, names, out)
-    model = ModelAtHand(bench.continuum, adapter, bench=bench)
+    model = ModelAtHand(bench.continuum, adapter, bench=bench).scorer
     chosen = [todo[i] for i in choose_rows(len(todo))]
     hashes = {image.sha256 for sample in todo for image in sample.images}
     return examine(model, chosen, len(todo), hashes, names, budget=SHORT_SECONDS, share=0.1)
@@ -190,6 +203,29 @@ def not_stored(samples: Sequence[Sample], names: Sequence[str], out: Path) -> li
     store = FeatureStore(out)
     stored = set(store.stored_ids()) if set(names) <= set(store.names()) else set()
     return [sample for sample in samples if sample.id not in stored]
+
+
+def to_be_scored(samples: Sequence[Sample], settings: FeatureSettings, last: Path | None) -> list[Sample]:
+    """Samples that the model will see when a part of them keeps, or follows from, the last step's features.
+
+    Args:
+        samples: that have no features yet.
+        settings: of the extraction.
+        last: folder of the last step, if there is one.
+    """
+    if last is None or (settings.rescore is None and settings.proxy is None):
+        return list(samples)
+    known = set(FeatureStore(last / "features").stored_ids())
+    old = [sample for sample in samples if sample.id in known]
+    again = {old[i].id for i in _shuffled(len(old))[: math.ceil(scored_share(settings) * len(old))]}
+    return [sample for sample in samples if sample.id not in known or sample.id in again]
+
+
+def scored_share(settings: FeatureSettings) -> float:
+    """Part of the rows known from the last step that the model sees again."""
+    if settings.proxy is not None:
+        return 0.0
+    return 1.0 if settings.rescore is None else settings.rescore.share
 
 
 def _shuffled(n: int) -> list[int]:

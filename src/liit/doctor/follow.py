@@ -7,7 +7,7 @@ from pathlib import Path
 
 from liit.data.sample import ImageRef, Sample
 from liit.doctor.calibration import Calibration, Watch, watched
-from liit.doctor.examine import ModelAtHand, not_stored
+from liit.doctor.examine import ModelAtHand, not_stored, to_be_scored
 from liit.doctor.prediction import Compared, Prediction, compare, missing_of, predict_extraction
 from liit.doctor.text import duration, number
 from liit.doctor.workload import choose_rows, look_at
@@ -38,24 +38,29 @@ class Forecaster:
         out: Path,
         progress: Callable[[int], None] | None,
         note: Callable[[str], None],
+        last: Path | None = None,
     ) -> stages.Facts:
         """`stages.extract_step`, with a note on how it compares with what was predicted.
 
         The first extraction of a process has nothing to take its speed from, so its time is not predicted.
         """
-        prediction = self._predict(adapter, samples, names, out)
+        prediction = self._predict(adapter, samples, names, out, last)
         report = ExtractionReport()
         with watched(self.bench.vlm.device) as watch:
-            facts = stages.extract_step(self.bench, adapter, samples, names, out, progress, report)
+            facts = stages.extract_step(self.bench, adapter, samples, names, out, progress, report, last=last)
+        if report.predicted or report.carried:
+            note(report.notes[-1])
         if words := in_short(compare(prediction, report, watch)):
             note(words)
         self._learn(prediction, report, watch)
         return facts
 
-    def _predict(self, adapter: Path | None, samples: Sequence[Sample], names: Sequence[str], out: Path) -> Prediction:
-        model = ModelAtHand(self.bench.continuum, adapter, bench=self.bench)
+    def _predict(
+        self, adapter: Path | None, samples: Sequence[Sample], names: Sequence[str], out: Path, last: Path | None
+    ) -> Prediction:
+        model = ModelAtHand(self.bench.continuum, adapter, bench=self.bench).scorer
         settings = self.bench.continuum.features
-        todo = not_stored(samples, names, out)
+        todo = to_be_scored(not_stored(samples, names, out), settings, last)
         plan = plan_passes(names, settings, model.shape.layers)
         chosen = [todo[i] for i in choose_rows(len(todo), most=LOOKED_AT)]
         hashes = {image.sha256 for sample in todo for image in sample.images}
@@ -63,7 +68,7 @@ class Forecaster:
         return predict_extraction(
             model.shape, work, names, settings,
             calibration=self.speed, base_memory=model.base_memory, image_bytes=model.image_bytes(chosen),
-            missing_images=missing_of(self.bench.vision, [ImageRef("", one) for one in hashes]),
+            missing_images=missing_of(self.bench.scorer.vision, [ImageRef("", one) for one in hashes]),
         )  # fmt: skip
 
     def _learn(self, prediction: Prediction, report: ExtractionReport, watch: Watch) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from liit.config import FeatureSettings
@@ -16,6 +17,7 @@ from liit.features.engine import Extractor, Twin
 from liit.features.key import FeatureKey, feature_parameters, model_key
 from liit.features.plan import plan_passes
 from liit.features.report import ExtractionReport
+from liit.features.rescore import AGE, Earlier
 from liit.features.store import FeatureStore
 from liit.features.writer import Job, only_writer, plan_jobs
 from liit.model.chat import ChatEncoder
@@ -42,6 +44,7 @@ def extract(
     refresh: bool = False,
     progress: Callable[[int], None] | None = None,
     report: ExtractionReport | None = None,
+    earlier: Earlier | None = None,
 ) -> FeatureStore:
     """Compute features of every sample that has none yet, in the fewest model passes.
 
@@ -64,6 +67,8 @@ def extract(
             refusing it.
         progress: called with the number of rows just finished.
         report: is counted into while the work goes on; also the store's ``report``.
+        earlier: the last step's features. Under the same key they are taken over; under another checkpoint they are
+            what ``settings.rescore`` predicts from. Without either setting they are not looked at.
 
     Returns:
         The store; its ``report`` says what was done.
@@ -75,13 +80,13 @@ def extract(
     """
     if isinstance(vlm, str):
         vlm = load_vlm(vlm)
-    work = _Extraction(vlm, settings or FeatureSettings(), seed, vision, encoder, optimizer_state, report)
-    store = work.run(_Listing(samples), features, Path(out), refresh=refresh, progress=progress)
+    work = Extraction(vlm, settings or FeatureSettings(), seed, vision, encoder, optimizer_state, report)
+    store = work.run(Listing(samples), features, Path(out), earlier, refresh=refresh, progress=progress)
     store.report = work.report
     return store
 
 
-class _Listing:
+class Listing:
     """Samples by number: a list, or a pool of which only ids and hashes are held."""
 
     def __init__(self, samples: Any) -> None:
@@ -104,8 +109,12 @@ class _Listing:
         return found
 
 
-class _Extraction:
-    """One call of `extract`."""
+class Extraction:
+    """One call of `extract`.
+
+    Attributes:
+        predicted: what the columns depend on besides, where some of their rows are predicted.
+    """
 
     def __init__(
         self,
@@ -122,6 +131,7 @@ class _Extraction:
         self.encoder = encoder or ChatEncoder(vlm)
         self.state = None if optimizer_state is None else Path(optimizer_state)
         self.report = report if report is not None else ExtractionReport()
+        self.predicted: dict[str, Any] | None = None
         if self.state is not None and not self.state.is_file():
             raise InputError(f"optimizer_state: there is no file {str(self.state)!r}")
         self._start = time.perf_counter(), time.process_time()
@@ -131,48 +141,81 @@ class _Extraction:
     def key_of(self, names: Sequence[str]) -> FeatureKey:
         """The key of some columns."""
         n_layers = self.vlm.text_config.num_hidden_layers
-        columns = feature_parameters(self.settings, n_layers, self.seed, names, self._optimizer) if names else {}
-        return FeatureKey(self._model, {name: columns[name] for name in names})
+        computed = [name for name in names if name != AGE]
+        columns: dict[str, dict[str, Any]] = {AGE: {}}
+        if computed:
+            columns |= feature_parameters(self.settings, n_layers, self.seed, computed, self._optimizer)
+        key = FeatureKey(self._model, {name: columns[name] for name in names})
+        return key if self.predicted is None else key.with_parameters(predicted=self.predicted)
 
     def run(
         self,
-        listing: _Listing,
+        listing: Listing,
         features: Sequence[str],
         out: Path,
+        earlier: Earlier | None,
         *,
         refresh: bool,
         progress: Callable[[int], None] | None,
     ) -> FeatureStore:
         """Do what is missing and give the store."""
+        from liit.features.carrying import carry  # which is built on this
+
         names = plan_passes(features, self.settings, self.vlm.text_config.num_hidden_layers).features
         with only_writer(out):
-            jobs = plan_jobs(
-                out, names, self.key_of, listing.ids, listing.contents, self.report, refresh=refresh
-            )  # fmt: skip
-            for job in jobs:
-                self._do(job, listing, progress)
-        self._clock()
+            if earlier is None:
+                if self.settings.rescore is not None:
+                    self.report.note("features.rescore: there is no earlier step to predict from; every row is scored")
+                self.score(listing, np.arange(len(listing.ids)), names, out, refresh=refresh, progress=progress)
+            else:
+                names = carry(self, earlier, listing, names, out, refresh=refresh, progress=progress)
+        self.clock()
         return FeatureStore(out, key=self.key_of(names))
 
-    def _do(self, job: Job, listing: _Listing, progress: Callable[[int], None] | None) -> None:
+    def score(
+        self,
+        listing: Listing,
+        rows: np.ndarray,
+        names: Sequence[str],
+        out: Path,
+        *,
+        refresh: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        """Compute what is missing of some rows, by number."""
+        for job in self.plan(listing, rows, names, out, refresh=refresh):
+            self._do(job, listing, rows, progress)
+
+    def plan(
+        self, listing: Listing, rows: np.ndarray, names: Sequence[str], out: Path, *, refresh: bool = False
+    ) -> list[Job]:
+        """What is missing of some rows; the report counts them beside those of earlier calls."""
+        report, taken = self.report, pa.array(rows)
+        before = report.rows, report.fresh, report.scored
+        ids, contents = listing.ids.take(taken), listing.contents.take(taken)
+        jobs = plan_jobs(out, names, self.key_of, ids, contents, report, refresh=refresh)
+        now = report.rows, report.fresh, report.scored
+        report.rows, report.fresh, report.scored = (old + new for old, new in zip(before, now, strict=True))
+        return jobs
+
+    def _do(self, job: Job, listing: Listing, numbers: np.ndarray, progress: Callable[[int], None] | None) -> None:
+        computed = [name for name in job.features if name != AGE]
         extractor = Extractor(
-            self.vlm, job.features, self.settings, self.vision, self.seed, optimizer_state=self.state,
-            report=self.report,
-        )  # fmt: skip
+            self.vlm, computed, self.settings, self.vision, self.seed, optimizer_state=self.state, report=self.report
+        )
 
         def done(rows: int) -> None:
             self.report.done += rows
-            self._clock()
+            self.clock()
             if progress is not None:
                 progress(rows)
 
         for start in range(0, len(job.rows), SHARD_ROWS):
-            rows = job.rows[start : start + SHARD_ROWS].tolist()
-            shard = listing.take(rows)
+            shard = listing.take(numbers[job.rows[start : start + SHARD_ROWS]].tolist())
             twins = [self._twin(sample, blind=extractor.plan.blind) for sample in shard]
             if isinstance(self.vision, VisionCache) and extractor.plan.forward_layers:
                 self.report.tower_images += self.vision.fill_rows(sample.images for sample in shard)
-            columns = extractor(twins, done)
+            columns = {**extractor(twins, done), AGE: np.zeros(len(shard), dtype=np.float32)}
             ids, contents = [sample.id for sample in shard], [sample.content_hash for sample in shard]
             for table in job.tables:
                 self.report.bytes_written += table.append(ids, contents, columns)
@@ -183,7 +226,8 @@ class _Extraction:
             return Twin(row, None)
         return Twin(row, row if self.settings.blind == "zeros" else self.encoder.encode(sample, images=False))
 
-    def _clock(self) -> None:
+    def clock(self) -> None:
+        """Put the time so far into the report."""
         wall, cpu = self._start
         self.report.seconds, self.report.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
 

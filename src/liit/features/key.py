@@ -38,6 +38,10 @@ class FeatureKey:
         """The key of some of the columns."""
         return FeatureKey(self.model, {name: self.columns[name] for name in names})
 
+    def with_parameters(self, **more: Any) -> FeatureKey:
+        """The key of columns that depend on something more."""
+        return FeatureKey(self.model, {name: {**parameters, **more} for name, parameters in self.columns.items()})
+
 
 def model_key(vlm: VLM, template_id: str, vision: VisionInputs) -> dict[str, str]:
     """What all features of a model depend on; see `FeatureKey`."""

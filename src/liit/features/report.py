@@ -16,6 +16,8 @@ class ExtractionReport:
         stale: of these, rows whose content had changed under the same id, or (with ``refresh``) whose checkpoint had.
         scored: rows for which something was computed.
         done: of these, rows that are finished so far.
+        predicted: rows whose features follow from those of the last step, without the model; see `features.rescore`.
+        carried: rows that keep the features of the last step, because the model that scores has not changed.
         image_calls: model calls (batches) with images.
         blind_calls: model calls of the no-image pass.
         backward_calls: backward passes.
@@ -40,6 +42,8 @@ class ExtractionReport:
     stale: int = 0
     scored: int = 0
     done: int = 0
+    predicted: int = 0
+    carried: int = 0
     image_calls: int = 0
     blind_calls: int = 0
     backward_calls: int = 0

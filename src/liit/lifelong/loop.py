@@ -163,10 +163,11 @@ class Loop:
         if not names:
             return None
         out = folder / "features"
+        last = self.directory.step(number - 1) if number > 1 and not self.method.once else None
         queries = self._queries(number, [sample.id for sample in samples])
 
         def work(progress: stages.Progress) -> stages.Facts:
-            facts = self._forecaster.extract(adapter, samples, names, out, progress, self.reporter.note)
+            facts = self._forecaster.extract(adapter, samples, names, out, progress, self.reporter.note, last)
             if queries is not None:
                 columns, store = self.method.query_columns(), folder / "queries"
                 facts |= stages.extract_queries(self.bench, adapter, queries, columns, store, progress)

@@ -24,6 +24,7 @@ from liit.data.sample import Sample
 from liit.errors import InputError
 from liit.evaluation.evaluate import SkillTask, evaluate
 from liit.features import ExtractionReport, FeatureStore, extract
+from liit.features.rescore import AGE, Earlier
 from liit.lifelong.choosing import Candidates, QueryFeatures, read_labels, read_selection, select_step, write_selection
 from liit.lifelong.methods import Method
 from liit.lifelong.queries import QueryRows
@@ -173,8 +174,9 @@ def extract_step(
     *,
     optimizer_state: Path | None = None,
     refresh: bool = False,
+    last: Path | None = None,
 ) -> Facts:
-    """Score the samples with one checkpoint; what is there already is not computed again.
+    """Score the samples with one checkpoint, or with the proxy; what is there already is not computed again.
 
     Args:
         bench: the model.
@@ -186,8 +188,13 @@ def extract_step(
         report: is counted into.
         optimizer_state: Adam's state, for gradients along which it would step.
         refresh: compute everything anew when the store is another checkpoint's.
+        last: folder of the last step, for ``features.rescore`` and ``features.proxy``.
     """
     continuum = bench.continuum
+    if bench.scorer is not bench:
+        bench, adapter = bench.scorer, None
+        if optimizer_state is not None:
+            raise InputError("optimizer_state: it belongs to the model in training, not to features.proxy; give one")
     filled = fill_vision(bench, samples)
     if report is not None:
         report.tower_images += filled
@@ -205,8 +212,22 @@ def extract_step(
         report=report,
         optimizer_state=optimizer_state,
         refresh=refresh,
+        earlier=earlier_features(continuum, last),
     )
-    return {"rows": len(store.stored_ids()), "features": list(names), "checkpoint": vlm.checkpoint_id}
+    facts: Facts = {"rows": len(store.stored_ids()), "features": list(names), "checkpoint": vlm.checkpoint_id}
+    if AGE in store:  # a store of which a part is predicted
+        facts["predicted"] = int((store[AGE] > 0).sum())
+    return facts
+
+
+def earlier_features(continuum: Continuum, last: Path | None) -> Earlier | None:
+    """What the last step leaves to an extraction that does not score every row; None when every row is scored."""
+    settings = continuum.features
+    if last is None or (settings.rescore is None and settings.proxy is None):
+        return None
+    labels = last / "labels.parquet"  # of a method that clusters; for others the pool is one cluster
+    clusters = {} if not labels.exists() else dict(zip(*read_labels(labels), strict=True))
+    return Earlier(last / "features", clusters, frozenset(read_selection(last / "selection.parquet")))
 
 
 def extract_queries(

@@ -66,6 +66,16 @@ class Workbench:
         )
 
     @cached_property
+    def scorer(self) -> Workbench:
+        """What features are extracted with: this model, or the one of `features.proxy`, which is not trained."""
+        proxy = self.continuum.features.proxy
+        if proxy is None:
+            return self
+        model = self.continuum.model.model_copy(update={"path": proxy, "revision": None})
+        features = self.continuum.features.model_copy(update={"proxy": None})
+        return Workbench(self.continuum.model_copy(update={"model": model, "features": features}))
+
+    @cached_property
     def encoder(self) -> ChatEncoder:
         """Tokens of samples, for this model."""
         return ChatEncoder(self.vlm)
