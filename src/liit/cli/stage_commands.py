@@ -285,6 +285,7 @@ def evaluate(
         total = sum(len(task.samples) for task in tasks)
         with reporter.stage(None, config.stem, "evaluate", total) as progress:
             result = stages.evaluate_step(bench, adapter, tasks, 0, out, progress)
+            stages.forget_saved_skills(out)
     scores = {k: v["score"] for k, v in json.loads((out / "evaluation.json").read_text())["skills"].items()}
     facts({**result, "scores": scores}, as_json)
 

@@ -15,13 +15,14 @@ from liit.config.schema import Continuum, MisplacedError
 from liit.config.yaml_text import Key
 
 
-def explain(error: ValidationError, places: Mapping[Key, str], value: Any) -> str:
+def explain(error: ValidationError, places: Mapping[Key, str], value: Any, schema: type[BaseModel] = Continuum) -> str:
     """Describe the problem to mend first.
 
     Args:
         error: What pydantic found.
         places: The place of every key, from `read_yaml`.
         value: The value that was validated.
+        schema: What it was validated against.
 
     Returns:
         One line: place, key, what was given, what was expected; and how many more problems there are.
@@ -33,7 +34,7 @@ def explain(error: ValidationError, places: Mapping[Key, str], value: Any) -> st
         problems.setdefault(key, []).append(item)
     first = min(problems, key=lambda key: _urgency(problems[key][0], place_of(key, places)))
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{place_of(first, places)}: {_problem(problems[first], first)}{more}"
+    return f"{place_of(first, places)}: {_problem(problems[first], first, schema)}{more}"
 
 
 def place_of(key: Key, places: Mapping[Key, str]) -> str:
@@ -57,18 +58,18 @@ def _urgency(item: Any, place: str) -> tuple[int, int]:
     return {"extra_forbidden": 0, "missing": 2}.get(item["type"], 1), int(line[1]) if line else 0
 
 
-def _problem(items: list[Any], key: Key) -> str:
+def _problem(items: list[Any], key: Key, schema: type[BaseModel]) -> str:
     item = items[0]
     name = str(key[-1]) if key else ""
     cause = item.get("ctx", {}).get("error")
     if item["type"] == "extra_forbidden":
-        known = tuple(_model_at(key[:-1]).model_fields)
+        known = tuple(_model_at(key[:-1], schema).model_fields)
         near = nearest(name, known)
         return f"unknown key '{name}' in {_section(key[:-1])}" + (
             f"; did you mean '{near}'?" if near else f" (known: {', '.join(known)})"
         )
     if item["type"] == "missing":
-        field = _model_at(key[:-1]).model_fields[name]
+        field = _model_at(key[:-1], schema).model_fields[name]
         return f"missing key '{name}' in {_section(key[:-1])}: {field.description}"
     if isinstance(cause, MisplacedError):
         return str(cause)
@@ -130,9 +131,9 @@ def _key_in(value: Any, loc: tuple[int | str, ...]) -> Key:
     return tuple(key)
 
 
-def _model_at(key: Key) -> type[BaseModel]:
+def _model_at(key: Key, schema: type[BaseModel]) -> type[BaseModel]:
     """Return the schema class of the section at a key."""
-    model: type[BaseModel] = Continuum
+    model = schema
     named = False  # whether the next part is a name that the user chose, as in `methods`
     for part in key:
         if named:

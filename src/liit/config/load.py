@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from liit.config.explain import explain, place_of, shown
 from liit.config.schema import Continuum, EvaluationSet, TrainSet
+from liit.config.task_files import put_in_tasks
 from liit.config.yaml_text import Key, read_yaml, write_yaml
 from liit.data.containers import dataset_files
 from liit.errors import InputError
@@ -53,12 +54,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, check_files:
         )
     for override in overrides:
         _override(value, places, override)
+    tasks = put_in_tasks(value, places, path.absolute().parent)
     try:
         continuum = Continuum.model_validate_json(json.dumps(value), context={"base": path.absolute().parent})
     except ValidationError as error:
         raise InputError(explain(error, places, value)) from error
     if check_files:
-        _check_files(continuum, places)
+        _check_files(continuum, places, tasks)
     return continuum
 
 
@@ -117,7 +119,7 @@ def _inside(target: Any, part: str | int, place: str, dotted: str) -> Any:
     raise InputError(f"{place}: there is no '{part}' to set in '{dotted}': what it should be part of is {has}")
 
 
-def _check_files(continuum: Continuum, places: dict[Key, str]) -> None:
+def _check_files(continuum: Continuum, places: dict[Key, str], tasks: set[Key]) -> None:
     """Make sure that every file and folder the continuum names exists."""
     sets: list[tuple[Key, TrainSet | EvaluationSet]] = [
         (("steps", number, "train", index), item)
@@ -125,16 +127,17 @@ def _check_files(continuum: Continuum, places: dict[Key, str]) -> None:
         for index, item in enumerate(step.train)
     ]
     for key, item in [*sets, *continuum.evaluation_sets()]:
+        folder = "the task file's folder" if key in tasks else _FOLDER
         if not item.path.is_file():  # a folder or a pattern may name files too
             try:
                 dataset_files(item.path)
             except InputError as error:
                 raise InputError(
-                    f"{place_of((*key, 'path'), places)}: there is no file {item.path}; paths start from {_FOLDER}"
+                    f"{place_of((*key, 'path'), places)}: there is no file {item.path}; paths start from {folder}"
                 ) from error
         if item.images is not None and not item.images.is_dir():
             raise InputError(
-                f"{place_of((*key, 'images'), places)}: there is no folder {item.images}; paths start from {_FOLDER}"
+                f"{place_of((*key, 'images'), places)}: there is no folder {item.images}; paths start from {folder}"
             )
     model = continuum.model.path
     if Path(model).is_absolute() and not Path(model).is_dir():

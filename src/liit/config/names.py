@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> str:
@@ -67,6 +68,23 @@ def metrics() -> tuple[str, ...]:
     from liit.evaluation.metrics import metrics as registered
 
     return tuple(registered())
+
+
+def usable_metric(name: str) -> str:
+    """Return the name of a metric whose package is installed; raises ValueError when it is not."""
+    from liit.evaluation.metrics import metric_problem
+
+    if problem := metric_problem(name):
+        raise ValueError(problem)
+    return name
+
+
+def check_metric_options(name: str, options: Mapping[str, Any]) -> None:
+    """Raise ValueError when a metric does not have one of the options."""
+    from liit.evaluation.metrics import metric_problem
+
+    if problem := metric_problem(name, options):
+        raise ValueError(problem)
 
 
 def experts() -> tuple[str, ...]:

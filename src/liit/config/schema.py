@@ -100,7 +100,7 @@ Text = Annotated[str, Field(min_length=1)]
 MethodName = Annotated[str, AfterValidator(_method_name)]
 Selector = Annotated[str, AfterValidator(names.one_of("selector", names.selectors))]
 Format = Annotated[str, AfterValidator(names.one_of("format", names.formats))]
-Metric = Annotated[str, AfterValidator(names.one_of("metric", names.metrics))]
+Metric = Annotated[str, AfterValidator(names.one_of("metric", names.metrics)), AfterValidator(names.usable_metric)]
 Expert = Annotated[str, AfterValidator(names.one_of("expert", names.experts))]
 ExpertMode = Annotated[str, AfterValidator(names.one_of("way to choose an expert", names.expert_modes))]
 Layer = Literal["middle"] | int
@@ -378,11 +378,32 @@ class EvaluationSet(_Section):
     skill: Text = Field(description="name of the skill, once in the whole file")
     path: LocalPath = Field(description="the file, folder or pattern with questions and reference answers")
     metric: Metric = Field(description="how an answer is compared with the reference")
+    metric_options: dict[Text, Any] = Field(default_factory=dict, description="of the metric, such as {threshold: 0.7}")
     format: Format = Field("llava-json", description="how the file is written")
     images: LocalPath | None = Field(None, description="folder that image paths start from; null: the data file's own")
     allow_outside: bool = Field(
         False, description="let image paths lead out of the image folder; only for files you trust"
     )
+    split: Text | None = Field(None, description="ask only the rows with this under their key 'split'; null: all rows")
+    instruction: str = Field("", description="put below every question, on a line of its own")
+    answers_key: Text | None = Field(
+        None, description="key of a row's list of right answers; null: its last message is the only one"
+    )
+    version: PositiveInt | None = Field(None, description="number of the questions' version, kept with every result")
+
+    @field_validator("metric_options")
+    @classmethod
+    def _options_of_the_metric(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "metric" in info.data:  # absent when the metric itself is wrong, which is then the error shown
+            names.check_metric_options(info.data["metric"], options)
+        return options
+
+
+class TaskFile(EvaluationSet):
+    """A file of its own that says how one skill is measured, for any continuum: `task: FILE` names it."""
+
+    version: PositiveInt = Field(description="counts up whenever results can no longer be compared with earlier ones")
+    description: str = Field("", description="what is asked, where the rows come from; for people")
 
 
 class QuerySet(_Section):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
 from liit.data.sample import Sample
-from liit.model.batch import bucket_by_length, collate
+from liit.model.batch import collate
 from liit.model.chat import ChatEncoder
 from liit.model.vision import VisionInputs
 from liit.model.vlm import VLM
@@ -44,16 +45,16 @@ def generate_answers(
     prompts = [encoder.encode_prompt(sample) for sample in samples]
     answers = [""] * len(samples)
     vlm.model.eval()
-    for bucket in bucket_by_length([len(p) for p in prompts], batch_size * max((len(p) for p in prompts), default=1)):
-        for start in range(0, len(bucket), batch_size):
-            rows = bucket[start : start + batch_size]
-            batch = collate(vlm, [prompts[i] for i in rows], vision, side="left")
-            del batch["labels"]
-            limits = {"max_new_tokens": max_new_tokens, "eos_token_id": encoder.stop_ids}
-            out = vlm.model.generate(**batch, **limits, do_sample=False, num_beams=1)
-            new = out[:, batch["input_ids"].shape[1] :]
-            for i, text in zip(rows, vlm.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
-                answers[i] = text.strip()
-            if progress is not None:
-                progress(len(rows))
+    longest_first = np.argsort([-len(prompt) for prompt in prompts], kind="stable")  # memory trouble shows at once
+    for start in range(0, len(samples), batch_size):
+        rows = longest_first[start : start + batch_size]
+        batch = collate(vlm, [prompts[i] for i in rows], vision, side="left")
+        del batch["labels"]
+        limits = {"max_new_tokens": max_new_tokens, "eos_token_id": encoder.stop_ids}
+        out = vlm.model.generate(**batch, **limits, do_sample=False, num_beams=1)
+        new = out[:, batch["input_ids"].shape[1] :]
+        for i, text in zip(rows, vlm.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
+            answers[i] = text.strip()
+        if progress is not None:
+            progress(len(rows))
     return answers

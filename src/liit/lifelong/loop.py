@@ -237,6 +237,7 @@ class Loop:
             lambda progress: stages.evaluate_step(self.bench, adapter, self.tasks, number, folder, progress),
             total=sum(len(task.samples) for task in self.tasks),
         )
+        stages.forget_saved_skills(folder)  # not before the evaluation counts as complete
 
     def _prune(self, number: int, folder: Path) -> stages.Facts:
         size = self.continuum.pruning.pool_size

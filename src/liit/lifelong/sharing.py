@@ -178,7 +178,7 @@ class Sharing:
     def _evaluation(self, number: int) -> dict[str, Any]:
         loop = self.loop
         settings = loop.continuum.evaluation.model_dump(mode="json", exclude={"batch_size"})
-        tasks = [[task.skill, task.metric, _rows(task.samples)] for task in loop.tasks]
+        tasks = [[task.skill, task.identity] for task in loop.tasks]
         inputs = self._common() | {"step": number, "evaluation": settings, "tasks": tasks, "adapter": None}
         if number:
             adapter = loop.directory.step(number) / "adapter"

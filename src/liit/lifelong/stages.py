@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from liit.config import Continuum, EvaluationSet, Step
+from liit.config import Continuum, Step
 from liit.data import checksums
 from liit.data.ingest import ingest
 from liit.data.leaks import find_leaks
@@ -29,6 +29,8 @@ from liit.lifelong.choosing import Candidates, QueryFeatures, read_labels, read_
 from liit.lifelong.methods import Method
 from liit.lifelong.queries import QueryRows
 from liit.lifelong.rundir import new_directory, write_json, write_jsonl, write_table
+from liit.lifelong.saved_skills import SavedSkills, forget_saved_skills
+from liit.lifelong.tasks import read_tasks
 from liit.lifelong.workbench import Workbench, derived_seed
 from liit.model.chain import write_chain
 from liit.model.chat import RowRefusedError
@@ -46,6 +48,7 @@ __all__ = [
     "extract_step",
     "feature_names",
     "fill_vision",
+    "forget_saved_skills",
     "increments",
     "ingest_step",
     "leaks",
@@ -103,35 +106,6 @@ def ingest_step(pool: Pool, step: Step, number: int, progress: Progress | None =
         "sources": dict(sorted(Counter(table["source"].to_pylist()).items())),
         "skills": dict(sorted(Counter(table["skill"].to_pylist()).items())),
     }
-
-
-def read_tasks(directory: Path, sets: Sequence[EvaluationSet]) -> list[SkillTask]:
-    """The evaluation questions, read and checked once into a pool of their own.
-
-    Args:
-        directory: of that pool.
-        sets: the skills and their files.
-
-    Raises:
-        InputError: a bad row, a row that measures two skills, or an empty file.
-    """
-    pool = Pool.open_or_create(directory)
-    for item in sets:
-        report = ingest(
-            pool, item.path, item.format, item.skill, image_root=item.images, allow_outside=item.allow_outside,
-            strict=True, id_conflict="rename", key=f"evaluation-{item.skill}",
-        )  # fmt: skip
-        if report.added != report.rows or not report.rows:
-            raise InputError(
-                f"evaluation: {item.path} has {report.rows} rows, of which {report.added} are new; expected at least "
-                "one, and no row that another skill's file has too"
-            )
-    by_skill: dict[str, list[Sample]] = {item.skill: [] for item in sets}
-    for batch in pool.scan():
-        for sample in batch:
-            if sample.source in by_skill:
-                by_skill[sample.source].append(sample)
-    return [SkillTask(item.skill, item.metric, tuple(by_skill[item.skill])) for item in sets]
 
 
 def leaks(pool: Pool, tasks: Sequence[SkillTask]) -> Facts:
@@ -331,17 +305,32 @@ def evaluate_step(
     bench: Workbench, adapter: Path | None, tasks: Sequence[SkillTask], step: int, out: Path,
     progress: Progress | None = None,
 ) -> Facts:  # fmt: skip
-    """Answer all evaluation questions with one checkpoint and write scores and predictions."""
+    """Answer all evaluation questions with one checkpoint and write scores and predictions.
+
+    Skills that are answered are kept in `out` until `forget_saved_skills`, so that a killed evaluation goes on.
+    """
     settings = bench.continuum.evaluation
-    fill_vision(bench, [sample for task in tasks for sample in task.samples])
+    vlm = bench.with_adapter(adapter)
+    how = {
+        "checkpoint": vlm.checkpoint_id,
+        "template": bench.encoder.template_id,
+        "dtype": bench.continuum.model.dtype,
+        "max_new_tokens": settings.max_new_tokens,
+    }
+    saved = SavedSkills(out, tasks, how)
+    fill_vision(bench, [sample for task in tasks if task.skill not in saved.known for sample in task.samples])
+    if progress is not None:
+        progress(sum(len(skill.predictions) for skill in saved.known.values()))
     result = evaluate(
-        bench.with_adapter(adapter),
+        vlm,
         tasks,
         vision=bench.vision,
         batch_size=settings.batch_size,
         max_new_tokens=settings.max_new_tokens,
         encoder=bench.encoder,
         progress=progress,
+        known=saved.known,
+        save=saved.save,
     )
     out.mkdir(parents=True, exist_ok=True)
     write_jsonl(out / "predictions.jsonl", result.predictions)

@@ -10,9 +10,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from liit.errors import InputError
+
 IOU_THRESHOLD = 0.5
 Box = tuple[float, float, float, float]
 _FENCE = re.compile(r"\A```(?:json)?\s*(.*?)\s*```\Z", re.DOTALL)
+
+
+def check_threshold(threshold: float) -> None:
+    """Refuse an IoU threshold outside (0, 1]."""
+    if not 0 < threshold <= 1:
+        raise InputError(f"metric_options: threshold {threshold} given, expected a number above 0 and up to 1")
 
 
 def parse_answer(answer: str, key: str) -> object:

@@ -6,12 +6,12 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from liit.errors import InputError
-from liit.evaluation.metrics.boxes import IOU_THRESHOLD, Box, pairwise_iou, parse_answer, parse_box
+from liit.evaluation.metrics.boxes import IOU_THRESHOLD, Box, check_threshold, pairwise_iou, parse_answer, parse_box
 from liit.evaluation.metrics.registry import Score, metric
 
 
 @metric("boxes-iou")
-def boxes_iou(prediction: str, reference: str) -> Score:
+def boxes_iou(prediction: str, reference: str, *, threshold: float = IOU_THRESHOLD) -> Score:
     """The answer {"boxes": [[x1, y1, x2, y2], ...]} finds every reference box with IoU of at least 0.5, and no other.
 
     Boxes are assigned one to one so that as many pairs as possible reach the threshold; their order does not matter.
@@ -20,13 +20,15 @@ def boxes_iou(prediction: str, reference: str) -> Score:
     Args:
         prediction: what the model said.
         reference: the expected boxes, in the same JSON form; an empty list is legal.
+        threshold: IoU from which on a box is found, above 0 and up to 1.
 
     Returns:
         1 when all boxes are matched and their number is right, else 0, and whether the form was wrong.
 
     Raises:
-        InputError: the reference is not a list of boxes.
+        InputError: the reference is not a list of boxes, or the threshold not in its range.
     """
+    check_threshold(threshold)
     expected = _parse(reference)
     if expected is None:
         raise InputError(
@@ -38,7 +40,7 @@ def boxes_iou(prediction: str, reference: str) -> Score:
         return Score(0.0, wrong_format=True)
     if len(said) != len(expected):
         return Score(0.0)
-    good = pairwise_iou(said, expected) >= IOU_THRESHOLD
+    good = pairwise_iou(said, expected) >= threshold
     rows, columns = linear_sum_assignment(good, maximize=True)
     return Score(float(np.all(good[rows, columns])))
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from liit.evaluation.metrics.form import wrong_form
 from liit.evaluation.metrics.normalise import normalise
 from liit.evaluation.metrics.registry import Score, metric
-
-_YES_NO = frozenset({"yes", "no"})
 
 
 @metric("exact-match")
@@ -23,16 +22,6 @@ def exact_match(prediction: str, reference: str) -> Score:
     Returns:
         1 or 0, and whether the form was wrong.
     """
-    said, expected = normalise(prediction), normalise(reference)
-    if said == expected:
+    if normalise(prediction) == normalise(reference):
         return Score(1.0)
-    inside_a_sentence = f" {expected} " in f" {said} "
-    return Score(0.0, wrong_format=_kind(prediction, said) != _kind(reference, expected) or inside_a_sentence)
-
-
-def _kind(answer: str, normalised: str) -> str:
-    if not normalised:
-        return "empty"
-    if answer.lstrip()[:1] in {"{", "["}:
-        return "json"
-    return "yes-no" if normalised in _YES_NO else "words"
+    return Score(0.0, wrong_form(prediction, reference))

@@ -22,9 +22,14 @@ def normalise(answer: str) -> str:
     words to digits, English articles out, single spaces. Accents and Japanese long-vowel marks are letters and stay.
     A decimal point, a sign before a number and a thousands separator are read as part of the number.
 
-    Source: Antol et al., "VQA: Visual Question Answering", ICCV 2015, the evaluation's processing. The official code
-    restores apostrophes from a table of contractions, here they are dropped on both sides; it erases an answer that is
-    an article or punctuation alone (the letter "A", the sign "?"), here such an answer is kept.
+    Source: Antol et al., "VQA: Visual Question Answering", ICCV 2015, the evaluation's processing: lower case, number
+    words, articles, full stops that no digit follows out, other punctuation to spaces. The official code
+
+    - restores apostrophes from a table of contractions; here they are dropped on both sides, so "dont" is "don't" too;
+    - erases an answer that is an article or punctuation alone (the letter "A", the sign "?"); here it is kept;
+    - reads number words up to ten; here up to twenty;
+    - removes ASCII punctuation only, and leaves : % & # * as they are; here all of Unicode's punctuation counts;
+    - drops a mark without leaving a space when a space stands beside it; here it always leaves one (spaces are joined).
 
     Args:
         answer: any text.
@@ -53,4 +58,5 @@ def _kept(text: str, position: int) -> str:
         return character
     if character == "-" and digit_follows and (position == 0 or text[position - 1].isspace()):
         return character
-    return " "
+    # "p.m." is "pm" and "U.S." is "us"; a full stop before a digit, as in "no.5", stands between two words.
+    return "" if character == "." and not digit_follows else " "

@@ -30,18 +30,19 @@ def numeric(prediction: str, reference: str) -> Score:
     Raises:
         InputError: the reference is not a number.
     """
-    expected = _parse(reference)
+    expected = parse_number(reference)
     if expected is None:
         raise InputError(
             f"reference: {reference[:80]!r} is not a number; the metric 'numeric' needs one number per row"
         )
-    said = _parse(prediction)
+    said = parse_number(prediction)
     if said is None:
         return Score(0.0, wrong_format=True)
     return Score(float(math.isclose(said, expected, rel_tol=_RELATIVE_TOLERANCE, abs_tol=1e-12)))
 
 
-def _parse(answer: str) -> float | None:
+def parse_number(answer: str) -> float | None:
+    """The one finite number that an answer is, in digits or words; None for anything else."""
     # The plain text first: normalising would take the sign out of an exponent.
     for text in (answer.strip().lower(), normalise(answer)):
         if _NUMBER.fullmatch(text):

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from typing import Any
 
 from liit.errors import InputError
+
+ENTRY_POINTS = "liit.metrics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +38,66 @@ class SkillResult:
         score: mean value over the rows.
         n: number of rows.
         wrong_format: how many of them had the wrong form.
+        facts: numbers about all rows together that are no mean over rows, by their exact names.
     """
 
     metric: str
     score: float
     n: int
     wrong_format: int
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
-Metric = Callable[[str, str], Score]
+Metric = Callable[..., Score]
+Corpus = Callable[..., dict[str, Any]]
+References = str | Sequence[str]
 
-_METRICS: dict[str, tuple[Metric, str]] = {}
+
+@dataclass(frozen=True, slots=True)
+class MetricInfo:
+    """One metric.
+
+    Attributes:
+        name: what a continuum file writes.
+        function: (prediction, reference, **options) -> Score; with `several`, (prediction, references, **options).
+        description: one line.
+        several: whether the function takes all references of a row at once.
+        options: keyword arguments with their defaults.
+        corpus: (predictions, references per row, **options) -> facts about all rows together.
+        package: a package that it needs and liit does not.
+        extra: the extra of liit that installs it.
+    """
+
+    name: str
+    function: Metric
+    description: str
+    several: bool
+    options: dict[str, Any]
+    corpus: Corpus | None
+    package: str
+    extra: str
 
 
-def metric(name: str) -> Callable[[Metric], Metric]:
+_METRICS: dict[str, MetricInfo] = {}
+_loaded: set[str] = set()
+
+
+def metric(
+    name: str, *, several: bool = False, corpus: Corpus | None = None, package: str = "", extra: str = ""
+) -> Callable[[Metric], Metric]:
     """Register a function `(prediction, reference) -> Score` under a name; its docstring's first line describes it.
+
+    Keyword-only arguments with defaults are the metric's options, set by `metric_options` in a continuum or task file.
+    Of a row with several references a plain function gets one after the other, and the best score counts. Packages of
+    others name the module of theirs under the entry point group "liit.metrics"; it is imported when a name is not known
+    otherwise.
 
     Args:
         name: what a continuum file writes in `metric:`.
+        several: the function takes the list of a row's references instead.
+        corpus: a function of all predictions and all rows' references that gives facts about all rows together.
+        package: a package that the metric needs and liit does not.
+        extra: the extra of liit that installs it.
 
     Returns:
         A decorator that leaves the function as it is.
@@ -58,47 +107,110 @@ def metric(name: str) -> Callable[[Metric], Metric]:
     """
 
     def register(function: Metric) -> Metric:
-        if name in _METRICS and _METRICS[name][0] is not function:
+        if name in _METRICS and _METRICS[name].function is not function:
             raise InputError(f"metric: the name {name!r} is already registered; choose another name")
-        _METRICS[name] = (function, (function.__doc__ or "").strip().partition("\n")[0])
+        line = (inspect.getdoc(function) or "").partition("\n")[0]
+        options = {
+            p.name: p.default for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY
+        }
+        _METRICS[name] = MetricInfo(name, function, line, several, options, corpus, package, extra)
         return function
 
     return register
 
 
 def metrics() -> dict[str, str]:
-    """Every registered metric's name and one-line description, in alphabetical order."""
-    return {name: _METRICS[name][1] for name in sorted(_METRICS)}
+    """Every registered metric's name and one-line description, in alphabetical order; other packages' included.
+
+    Raises:
+        InputError: an installed package names a metric that cannot be imported.
+    """
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.value not in _loaded:
+            try:
+                entry.load()
+            except Exception as error:
+                raise InputError(f"metric {entry.name!r} ({entry.value}) cannot be imported: {error}") from error
+            _loaded.add(entry.value)
+    return {name: _METRICS[name].description for name in sorted(_METRICS)}
 
 
-def get_metric(name: str) -> Metric:
+def metric_info(name: str) -> MetricInfo:
     """Find a metric by its name.
 
     Raises:
         InputError: there is none; the message names the nearest one and lists all.
     """
-    if name not in _METRICS:
+    if name not in _METRICS and name not in metrics():  # installed packages are searched only when they must be
         near = difflib.get_close_matches(name, _METRICS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise InputError(f"metric: {name!r} is unknown; {hint}known metrics: {', '.join(sorted(_METRICS))}")
-    return _METRICS[name][0]
+    return _METRICS[name]
 
 
-def score_skill(name: str, predictions: Sequence[str], references: Sequence[str]) -> tuple[SkillResult, list[Score]]:
+def get_metric(name: str, options: Mapping[str, Any] | None = None) -> Metric:
+    """A metric as a function of a prediction and one reference or a list of them.
+
+    Args:
+        name: a registered metric.
+        options: its options.
+
+    Raises:
+        InputError: an unknown metric or option, or a package that is not installed.
+    """
+    info = metric_info(name)
+    if problem := metric_problem(name, options):
+        raise InputError(f"metric: {problem}")
+    function = partial(info.function, **(options or {}))
+
+    def score(prediction: str, references: References) -> Score:
+        several = [references] if isinstance(references, str) else list(references)
+        if info.several:
+            return function(prediction, several)
+        return max((function(prediction, one) for one in several), key=lambda s: (s.value, not s.wrong_format))
+
+    return score
+
+
+def metric_problem(name: str, options: Mapping[str, Any] | None = None) -> str | None:
+    """Why a known metric cannot be used with these options; None when it can.
+
+    Args:
+        name: a registered metric.
+        options: of the metric; only their names are looked at.
+    """
+    info = metric_info(name)
+    if info.package and find_spec(info.package) is None:
+        return f"'{name}' needs the package {info.package}, which is not installed: pip install 'liit[{info.extra}]'"
+    for option in options or {}:
+        if option not in info.options:
+            near = next(iter(difflib.get_close_matches(option, info.options, n=1)), None)
+            hint = f"; did you mean '{near}'?" if near else ""
+            return f"the metric '{name}' has no option '{option}'{hint} (known: {', '.join(info.options) or 'none'})"
+    return None
+
+
+def score_skill(
+    name: str,
+    predictions: Sequence[str],
+    references: Sequence[References],
+    options: Mapping[str, Any] | None = None,
+) -> tuple[SkillResult, list[Score]]:
     """Score all rows of one skill.
 
     Args:
         name: a registered metric.
         predictions: what the model said, one string per row.
-        references: the expected answers, as many.
+        references: the expected answers, as many: a string, or a list of strings that are all right.
+        options: of the metric.
 
     Returns:
         The skill's summary and the score of every row, in the order given.
 
     Raises:
-        InputError: unknown metric, no rows, lengths that differ, or a reference the metric cannot read.
+        InputError: unknown metric or option, no rows, lengths that differ, or a reference the metric cannot read.
     """
-    function = get_metric(name)
+    function = get_metric(name, options)
     if len(predictions) != len(references):
         raise InputError(f"predictions: {len(predictions)} given for {len(references)} references; give as many")
     if not references:
@@ -106,4 +218,8 @@ def score_skill(name: str, predictions: Sequence[str], references: Sequence[str]
     scores = [function(prediction, reference) for prediction, reference in zip(predictions, references, strict=True)]
     mean = sum(score.value for score in scores) / len(scores)
     wrong_format = sum(score.wrong_format for score in scores)
-    return SkillResult(metric=name, score=mean, n=len(scores), wrong_format=wrong_format), scores
+    corpus, facts = metric_info(name).corpus, {}
+    if corpus is not None:
+        lists = [[one] if isinstance(one, str) else list(one) for one in references]
+        facts = corpus(predictions, lists, **(options or {}))
+    return SkillResult(metric=name, score=mean, n=len(scores), wrong_format=wrong_format, facts=facts), scores
