@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_vlm import mixed_samples
+from tiny_vlm import talk
 from torch import Tensor, nn
 from toy import Rows, context, give, move, parameters, slopes, update
 
@@ -279,7 +279,7 @@ def test_alpha_zero_is_replay_to_the_byte_and_another_alpha_is_not(
     }.items():
         vlm = load_tiny()
         attach_lora(vlm, r=2, alpha=4, dropout=0.1)
-        rows = [ChatEncoder(vlm).encode(sample) for sample in mixed_samples()]
+        rows = [ChatEncoder(vlm).encode(talk(f"row-{n}", "Say " * n + "it", "no " * n + "yes")) for n in range(9)]
         hooks = [] if options is None else [make_hook("gradient-guidance", options)]
         if hooks:
             hooks[0].task_end(_trained(vlm))
