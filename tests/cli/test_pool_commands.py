@@ -125,6 +125,11 @@ def test_ingest_says_what_evaluation_data_the_pool_has(pool: Path, tmp_path: Pat
     assert (found["leaks"]["leaked_rows"], found["leaks"]["leaked_images"]) == (1, 1)
     said = say(*arguments).out
     assert "eval.json: 1 of 2 rows, 1 of 1 images; first: row of '0' in training row '0'" in said
+    (tmp_path / "apart").mkdir()
+    (tmp_path / "eval.json").rename(tmp_path / "apart/eval.json")
+    apart = (*arguments[:-1], tmp_path / "apart/eval.json")
+    assert facts(*apart)["evaluation_rows_unread"] == 3  # their images are not there
+    assert facts(*apart, "--against-images", tmp_path)["leaks"]["leaked_rows"] == 1
     (tmp_path / "clean.json").write_text(json.dumps([llava_row("n", None, "New?")]))
     assert "leaks: none in 1 rows" in say(*arguments[:-1], tmp_path / "clean.json").out
 

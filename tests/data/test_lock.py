@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -55,10 +54,8 @@ def test_the_lock_of_a_process_that_died_is_free_at_once(pool) -> None:
     process, _ = hold(pool.path)
     assert str(process.pid) in (pool.path / "lock").read_text()
     end(process)
-    began = time.monotonic()
-    with write_lock(pool.path, 5):
+    with write_lock(pool.path, 0):  # which does not wait
         assert json.loads((pool.path / "lock").read_text())["pid"] == os.getpid()
-    assert time.monotonic() - began < 1
     assert (pool.path / "lock").read_text() == ""
 
 

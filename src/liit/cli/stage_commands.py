@@ -44,6 +44,7 @@ def ingest(
         list[Path] | None, typer.Option(help="Evaluation data, to say what of it the pool has too. Repeatable.")
     ] = None,
     against_format: Annotated[str | None, typer.Option(help="How that is written; as --format unless given.")] = None,
+    against_images: Annotated[Path | None, typer.Option(help="Folder of its images; each file's own.")] = None,
     message: Annotated[str, typer.Option("--message", "-m", help="For the pool's log.")] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -57,17 +58,17 @@ def ingest(
     from liit.data.ingest import Dataset, read_samples
     from liit.data.ingest import ingest as ingest_file
     from liit.data.leaks import find_leaks
-    from liit.data.pool import Pool
-    from liit.lifelong.rundir import nothing_left_of
+    from liit.data.new_pool import opened_or_new
 
     name = source or (data.name if data.is_dir() else data.stem)
     files = Dataset(data, format, name, images).files
     evaluation = {
-        str(path): read_samples(Dataset(path, against_format or format, path.stem, allow_outside=allow_outside))
+        str(path): read_samples(
+            Dataset(path, against_format or format, path.stem, against_images, allow_outside=allow_outside)
+        )
         for path in against or ()
     }
-    with nothing_left_of(pool), ingest_bar(console(as_json), name, files) as (rows, read):
-        opened = Pool.open_or_create(pool)
+    with opened_or_new(pool) as opened, ingest_bar(console(as_json), name, files) as (rows, read):
         report = ingest_file(
             opened, data, format, name, images, skill_key, strict, allow_outside, embed_images=embed_images,
             id_conflict="rename" if rename else "quarantine", message=message, progress=rows, progress_bytes=read,

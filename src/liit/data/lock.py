@@ -34,7 +34,7 @@ def write_lock(folder: Path, seconds: float | None = None) -> Iterator[None]:
         Nothing; the lock is held inside.
 
     Raises:
-        InputError: Another process is still writing, or the directory cannot be written to.
+        InputError: Another process is still writing, or the directory cannot be written to or is gone.
     """
     import fcntl
 
@@ -60,12 +60,22 @@ def write_lock(folder: Path, seconds: float | None = None) -> Iterator[None]:
                         f"(waited {seconds:g} s); try again when it is done"
                     ) from error
                 time.sleep(0.05)
+        if not _still_there(file, folder / "lock"):
+            raise InputError(f"pool {str(folder)!r} was taken away by another process; give the command again")
         _sign(file)
         try:
             yield
         finally:
             with suppress(OSError):
                 file.truncate(0)
+
+
+def _still_there(file: IO[str], path: Path) -> bool:
+    """Whether the file that is locked is the one that others will lock: its pool may have been removed meanwhile."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _sign(file: IO[str]) -> None:

@@ -146,7 +146,14 @@ class Pool(Snapshot):
     @classmethod
     def open_or_create(cls, path: str | Path) -> Pool:
         """Open the pool at a path, or make an empty one there; raises as `open` and `create` do."""
-        return cls.open(path) if latest_version(Path(path) / "commits") else cls.create(path)
+        commits = Path(path) / "commits"
+        if not latest_version(commits):
+            try:
+                return cls.create(path)
+            except InputError:
+                if not latest_version(commits):  # else another process has made it meanwhile
+                    raise
+        return cls.open(path)
 
     def refresh(self) -> int:
         """Show the newest version, whoever wrote it, and return its number."""
