@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import typer
 
+from liit.cli.interrupt import Interrupts
 from liit.cli.problems import disk_problem
 from liit.errors import InputError
 from liit.lifelong.parallel import JobError, end_with_parent
@@ -29,30 +30,32 @@ _INTERRUPTED = 130  # what typer makes of Ctrl-C
 def main() -> NoReturn:
     """Run a command and leave with its exit code."""
     end_with_parent()
+    interrupts = Interrupts()
+    interrupts.watch()
     try:
-        from liit.cli import doctor, lists, pool_commands, runs, stage_commands  # noqa: F401 (imported to be registered)
+        from liit.cli import compare, doctor, lists, pool_commands, runs, stage_commands  # noqa: F401 (to be registered)
 
         app()
-    except InputError as error:
-        _stop(f"error: {error}", 2)
-    except KeyboardInterrupt:
-        _stop_by_user()
-    except SystemExit as leaving:
-        if leaving.code == _INTERRUPTED:
-            _stop_by_user()
-        raise
-    except JobError as error:
-        _stop(f"error: {error}", 1)
     except BaseException as error:  # Lance's panics are no Exception
-        reason = disk_problem(error)
-        if reason is None:
-            raise
-        _stop(f"error: {reason}; what is complete stays: mend that, then give the same command again", 1)
+        _leave(error, interrupts.seen)
     sys.exit(0)
 
 
-def _stop_by_user() -> NoReturn:
-    _stop("stopped; the same command goes on from here", 1)
+def _leave(error: BaseException, interrupted: bool) -> NoReturn:
+    """Say in one line how a command ended, where there is one, and leave with the exit code for it."""
+    code = error.code if isinstance(error, SystemExit) else None
+    if isinstance(error, SystemExit) and not code:
+        raise error
+    if interrupted or isinstance(error, KeyboardInterrupt) or code == _INTERRUPTED:  # whatever a library made of it
+        _stop("stopped; the same command goes on from here", 1)
+    if isinstance(error, InputError):
+        _stop(f"error: {error}", 2)
+    if isinstance(error, JobError):
+        _stop(f"error: {error}", 1)
+    reason = disk_problem(error)
+    if reason is not None and not isinstance(error, SystemExit):
+        _stop(f"error: {reason}; what is complete stays: mend that, then give the same command again", 1)
+    raise error
 
 
 def _stop(message: str, code: int) -> NoReturn:
