@@ -225,7 +225,7 @@ def read_labels(path: Path) -> tuple[list[str], np.ndarray]:
     try:
         table = read_table(path, ["id", "cluster"])
         return table["id"].to_pylist(), table["cluster"].to_numpy()
-    except (OSError, pa.ArrowInvalid, KeyError) as error:
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise InputError(f"labels: cannot read {path} ({error}); expected a labels.parquet") from error
 
 
@@ -237,6 +237,6 @@ def read_selection(path: Path) -> list[str]:
     """
     try:
         ids: list[str] = read_table(path, ["id"])["id"].to_pylist()
-    except (OSError, pa.ArrowInvalid, KeyError) as error:
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise InputError(f"selection: cannot read {path} ({error}); expected a selection.parquet") from error
     return ids

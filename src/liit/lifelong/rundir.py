@@ -241,7 +241,7 @@ def read_table(path: Path, columns: list[str]) -> pa.Table:
     """Read columns of a Parquet file; all of it is read, so that damage shows wherever it is.
 
     Raises:
-        OSError, pyarrow.ArrowInvalid, KeyError: it is missing, damaged, or lacks a column.
+        OSError, pyarrow.ArrowException, KeyError, ValueError: it is missing, damaged, or lacks a column.
     """
     return pq.read_table(path, page_checksum_verification=True).select(columns)
 
