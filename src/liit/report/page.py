@@ -18,16 +18,31 @@ from liit.report.heatmap import heat_css, heat_map
 from liit.report.model import STAGES, Run
 from liit.report.pruned import pruned_steps
 from liit.report.reading import open_pool
-from liit.report.summary import COLUMNS, RARE_SHARE, best_values, is_best, load_compared, rare_skills, summarise
+from liit.report.seeds import COSTS, QUALITY, RETENTION, SeedTable, difference, is_sure, seeds_of
+from liit.report.summary import (
+    COLUMNS,
+    RARE_SHARE,
+    Column,
+    best_values,
+    is_best,
+    load_compared,
+    rare_skills,
+    summarise,
+)
 from liit.report.thumbnails import Gallery
 from liit.report.verdict import verdict
+from liit.report.verdict_seeds import verdict_over_seeds
 
 PICTURE_BYTES = 2_600_000
 """What all thumbnails together may take; with the text the page stays under 4 MB."""
 
 
-def write_report(runs: Sequence[Path], out: Path, reference: Path | None = None) -> Path:
+def write_report(
+    runs: Sequence[Path], out: Path, reference: Path | None = None, seeds: SeedTable | None = None
+) -> Path:
     """Write the report of one or several runs of the same continuum.
+
+    Of methods that were run with several seeds the page shows means over seeds and, in detail, the runs of the first.
 
     The file needs no network and no script. Everything that comes from a data set is escaped. It is written beside its
     target and renamed, so a reader never sees half of it.
@@ -37,6 +52,7 @@ def write_report(runs: Sequence[Path], out: Path, reference: Path | None = None)
         out: the HTML file to write, or a directory, which gets `report.html`.
         reference: the run whose final accuracies are u[s] in the relative gain; without it a `multitask` run among
             `runs` serves.
+        seeds: a comparison over seeds to show instead of one made from the runs.
 
     Returns:
         The path of the file written.
@@ -44,15 +60,21 @@ def write_report(runs: Sequence[Path], out: Path, reference: Path | None = None)
     Raises:
         InputError: a directory that is no run, or runs of different continua.
     """
-    loaded, reference_run = load_compared(runs, reference)
+    if seeds is None and runs:
+        seeds = seeds_of(runs, reference)
+    if seeds is None:
+        loaded, reference_run = load_compared(runs, reference)
+    else:
+        loaded = seeds.details
+        reference_run = next((run for run in loaded if run.label == seeds.reference), None)
     target = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
-    _write(target, render(loaded, reference_run))
+    _write(target, render(loaded, reference_run, seeds))
     return target
 
 
-def render(runs: tuple[Run, ...], reference: Run | None) -> str:
-    """The page as text; arguments as `liit.report.summary.load_compared` returns them."""
+def render(runs: tuple[Run, ...], reference: Run | None, seeds: SeedTable | None = None) -> str:
+    """The page as text; runs and reference as `liit.report.summary.load_compared` returns them."""
     environment = Environment(
         loader=PackageLoader("liit.report", "."),
         autoescape=True,
@@ -60,11 +82,16 @@ def render(runs: tuple[Run, ...], reference: Run | None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"count": _count, "seconds": _seconds}
-    return environment.get_template("report.html").render(_context(runs, reference))
+    environment.filters |= {"count": _count, "seconds": _seconds, "sure": is_sure}
+    environment.filters |= {"spread": lambda mean, sd, column: column.show.spread(mean, sd)}
+    environment.filters |= {
+        "difference_of": lambda row, key: difference(row, key).partition(" ")[0],
+        "interval_of": lambda row, key: difference(row, key).partition(" ")[2],
+    }
+    return environment.get_template("report.html").render(_context(runs, reference, seeds))
 
 
-def _context(runs: tuple[Run, ...], reference: Run | None) -> dict[str, Any]:
+def _context(runs: tuple[Run, ...], reference: Run | None, seeds: SeedTable | None) -> dict[str, Any]:
     rows = summarise(runs, reference)
     best = best_values(rows)
     pools = [open_pool(run.path) for run in runs]
@@ -79,8 +106,10 @@ def _context(runs: tuple[Run, ...], reference: Run | None) -> dict[str, Any]:
         "css": Markup(_stylesheet()),  # noqa: S704 - our own file and computed colours, nothing from data
         "continuum": runs[0].continuum,
         "runs": runs,
-        "facts": _facts(runs),
-        "verdict": verdict(runs, rows),
+        "facts": _facts(runs, seeds),
+        "verdict": verdict(runs, rows) if seeds is None else verdict_over_seeds(seeds),
+        "seeds": seeds,
+        "seed_parts": [] if seeds is None else _seed_parts(seeds),
         "columns": COLUMNS,
         "table": table,
         "reference": reference,
@@ -105,7 +134,19 @@ def liit_version() -> str:
     return str(getattr(liit, "__version__", "unknown"))
 
 
-def _facts(runs: tuple[Run, ...]) -> list[tuple[str, str]]:
+def _seed_parts(seeds: SeedTable) -> list[tuple[str, tuple[Column, ...], list[tuple[str, str]]]]:
+    """Title, columns and paired differences of the tables over seeds."""
+    differences = [("versus_random", "difference to random replay")] if seeds.baseline is not None else []
+    if seeds.donor is not None:
+        differences.append(("versus_equal", "difference to random replay at equal compute"))
+    return [
+        ("Accuracy at the end", QUALITY, differences),
+        ("What is kept", RETENTION, []),
+        ("What it costs", COSTS, []),
+    ]
+
+
+def _facts(runs: tuple[Run, ...], seeds: SeedTable | None = None) -> list[tuple[str, str]]:
     def each(values: Sequence[object]) -> str:
         return ", ".join(dict.fromkeys(str(value) for value in values))
 
@@ -115,7 +156,7 @@ def _facts(runs: tuple[Run, ...]) -> list[tuple[str, str]]:
         ("steps", " → ".join(runs[0].continuum.steps)),
         ("model", each([model.get("path", "?") if isinstance(model, dict) else model for model in models])),
         ("budget", each([_budget(run) for run in runs]) + " samples per step"),
-        ("seed", each([run.seed for run in runs])),
+        ("seed", each([run.seed for run in runs] if seeds is None else seeds.seeds)),
         ("methods", each([run.label for run in runs])),
         ("evaluation", f"{len(runs[0].continuum.skills)} skills, {_count(sum(rows.values()))} rows"),
         ("run with liit", each([run.version for run in runs])),

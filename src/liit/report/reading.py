@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from liit.errors import InputError
 from liit.report.model import Outline, Run, Selection, Step
 
 
-def load_runs(paths: Sequence[Path]) -> tuple[Run, ...]:
+def load_runs(paths: Sequence[Path], pools: Collection[Path] | None = None) -> tuple[Run, ...]:
     """Read several runs of one continuum.
 
     Args:
         paths: run directories. Runs of the same method are told apart by their seed, or else by their directory.
+        pools: of these runs the pools are read too, which takes most of the time and memory; None: of all.
 
     Returns:
         The runs in the order given.
@@ -32,7 +33,7 @@ def load_runs(paths: Sequence[Path]) -> tuple[Run, ...]:
     """
     if not paths:
         raise InputError("runs: none given; name at least one run directory")
-    runs = [load_run(path) for path in paths]
+    runs = [load_run(path, pool=pools is None or path in pools) for path in paths]
     first = runs[0]
     for run in runs[1:]:
         same = (run.continuum.steps, set(run.continuum.skills)) == (first.continuum.steps, set(first.continuum.skills))
@@ -54,15 +55,19 @@ def _label(run: Run, methods: Mapping[str, int], seeds: Mapping[tuple[str, int],
     return f"{run.method} ({run.path.name})"
 
 
-def load_run(path: Path) -> Run:
+def load_run(path: Path, *, pool: bool = True) -> Run:
     """Read one run directory, finished or not.
+
+    Args:
+        path: the directory.
+        pool: also read what was in the pool at every step.
 
     Raises:
         InputError: the directory has no readable run.json or continuum.yaml, or another of its files is damaged.
     """
     path = Path(path)
     try:
-        return _load_run(path)
+        return _load_run(path, pool)
     except InputError:
         raise
     except (LookupError, TypeError, AttributeError, ValueError) as error:  # JSON and YAML of another form than we write
@@ -72,7 +77,7 @@ def load_run(path: Path) -> Run:
         ) from error
 
 
-def _load_run(path: Path) -> Run:
+def _load_run(path: Path, pool: bool) -> Run:
     state, config = _run_json(path), _config(path)
     continuum = _outline(state, config)
     steps = tuple(_step(path, number, name) for number, name in enumerate(continuum.steps, start=1))
@@ -96,7 +101,7 @@ def _load_run(path: Path) -> Run:
         version=str(state.get("liit", "?")),
         config=config,
         continuum=continuum,
-        steps=_with_pools(path, steps),
+        steps=_with_pools(path, steps) if pool else steps,
         scores=scores,
         final_rows=_final_rows(last) if last else {},
         seconds=_sums(path, "seconds"),

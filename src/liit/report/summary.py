@@ -151,7 +151,7 @@ def summarise(runs: tuple[Run, ...], reference: Run | None) -> list[dict[str, An
     """`summary_table` for runs already loaded."""
     rare = rare_skills(runs)
     baseline = random_baseline(runs)
-    return [_row(run, reference, baseline, rare) for run in runs]
+    return [summarise_run(run, reference, baseline, rare) for run in runs]
 
 
 def rare_skills(runs: tuple[Run, ...], share: float = RARE_SHARE) -> tuple[str, ...]:
@@ -174,7 +174,7 @@ def random_baseline(runs: tuple[Run, ...]) -> Run | None:
 
 def average_interval(run: Run) -> Interval:
     """Average accuracy with its bootstrap interval over evaluation rows; NaN bounds while the run is not finished."""
-    groups = _rows_by_skill(run)
+    groups = rows_by_skill(run)
     average = matrix.average_accuracy(run.scores, run.continuum.introduced)
     if groups is None or math.isnan(average):
         return Interval(average, math.nan, math.nan)
@@ -188,7 +188,7 @@ def paired_difference(run: Run, other: Run) -> Interval | None:
     Returns:
         The difference with its bootstrap interval; None when the two were not evaluated on the same rows.
     """
-    left, right = _rows_by_skill(run), _rows_by_skill(other)
+    left, right = rows_by_skill(run), rows_by_skill(other)
     if left is None or right is None or any(left[skill].keys() != right[skill].keys() for skill in left):
         return None
     return bootstrap_interval([[left[skill][key] - right[skill][key] for key in left[skill]] for skill in left])
@@ -267,7 +267,15 @@ def is_best(row: Mapping[str, Any], column: Column, best: Mapping[str, str]) -> 
     return not row["is_reference"] and column.key in best and column.show(row[column.key]) == best[column.key]
 
 
-def _row(run: Run, reference: Run | None, baseline: Run | None, rare: tuple[str, ...]) -> dict[str, Any]:
+def summarise_run(run: Run, reference: Run | None, baseline: Run | None, rare: tuple[str, ...]) -> dict[str, Any]:
+    """A run's row of `summary_table`.
+
+    Args:
+        run: the run.
+        reference: gives u[s] of the relative gain.
+        baseline: the run that it is compared with, row by row.
+        rare: the rare skills.
+    """
     a, introduced = run.scores, run.continuum.introduced
     average = average_interval(run)
     versus = None if baseline is None or baseline is run else paired_difference(run, baseline)
@@ -303,7 +311,7 @@ def _row(run: Run, reference: Run | None, baseline: Run | None, rare: tuple[str,
     }
 
 
-def _rows_by_skill(run: Run) -> dict[str, Mapping[str, float]] | None:
+def rows_by_skill(run: Run) -> dict[str, Mapping[str, float]] | None:
     """The final evaluation's rows of every skill taught; None when some are missing."""
     outline = run.continuum
     taught = [name for name, step in zip(outline.skills, outline.introduced, strict=True) if step > 0]

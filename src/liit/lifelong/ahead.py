@@ -1,0 +1,62 @@
+"""The frozen vision tower's outputs for every image of a continuum, computed before several runs need them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from liit.config import Continuum
+from liit.data.pool import Pool
+from liit.data.sample import ImageRef
+from liit.lifelong.stages import ingest_step, read_tasks
+from liit.lifelong.workbench import Workbench
+from liit.model.vision import VisionCache
+
+Rows = Sequence[Sequence[ImageRef]]
+
+
+def keep_vision_states(continuum: Continuum, place: Path, processes: int) -> int:
+    """Compute what is not kept yet of all training and evaluation images; how many that were.
+
+    Then no method pays in its selection for images that another one finds there.
+
+    Args:
+        continuum: data and model.
+        place: folder that gets a pool of all the data.
+        processes: side by side; the small convolutions of a tower gain nothing from a second thread.
+    """
+    if not continuum.model.vision_cache:
+        return 0
+    pool = Pool.open_or_create(place / "pool")
+    for number, step in enumerate(continuum.steps, start=1):
+        ingest_step(pool, step, number)
+    tasks = read_tasks(place / "evaluation", [item for _, item in continuum.evaluation_sets()])
+    rows = [sample.images for batch in pool.scan() for sample in batch if sample.images]
+    rows += [sample.images for task in tasks for sample in task.samples if sample.images]
+    distinct = list({tuple(image.sha256 for image in row): row for row in rows}.values())
+    return in_processes(_keep, continuum, distinct, processes)
+
+
+def in_processes(
+    work: Callable[[Continuum, Rows], int], continuum: Continuum, rows: Sequence[Iterable[ImageRef]], processes: int
+) -> int:
+    """Share rows of images among processes of one thread each; the sum of what they return."""
+    shares = [rows[part::processes] for part in range(processes)]
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_one_thread) as executor:
+        return sum(executor.map(work, [continuum] * processes, shares))
+
+
+def _one_thread() -> None:
+    import torch
+
+    from liit.model.quiet import quiet_libraries
+
+    quiet_libraries()
+    torch.set_num_threads(1)
+
+
+def _keep(continuum: Continuum, rows: Rows) -> int:
+    vision = Workbench(continuum).vision
+    return vision.fill_rows(rows) if isinstance(vision, VisionCache) else 0

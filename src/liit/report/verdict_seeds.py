@@ -1,0 +1,117 @@
+"""What a comparison over seeds says, in plain words.
+
+Nothing is said to win or lose unless the interval of its difference excludes zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from liit.report.seeds import SHOWN, SeedTable, difference, is_sure, shown
+
+_COLUMNS = {column.key: column for column in SHOWN}
+Row = Mapping[str, Any]
+
+
+def verdict_over_seeds(table: SeedTable) -> list[str]:
+    """Sentences computed from the table, most important first.
+
+    Args:
+        table: a comparison over seeds.
+    """
+    done = [row for row in table.rows if row["finished"] and not row["is_reference"] and not row["is_equal"]]
+    sentences = [f"{row['label']} is not finished at every seed." for row in table.rows if not row["finished"]]
+    if not done:
+        return [*sentences, "No method is finished, so there is nothing to compare."]
+    others = [row for row in done if row["label"] != table.baseline]
+    baseline = next((row for row in done if row["label"] == table.baseline), None)
+    if baseline is None:
+        sentences.append("Random replay was not run, so nothing here shows what selection adds to chance.")
+        return [*sentences, _means(done, table), *_facts(done, table)]
+    versus = _against(others, "versus_random", "random replay", table)
+    return [versus[0], *sentences, _means(done, table), *versus[1:], *_equal(others, table), *_facts(done, table)]
+
+
+def _means(done: Sequence[Row], table: SeedTable) -> str:
+    return f"Average accuracy, {_over(table)}: {_listed(done, 'average_accuracy')}."
+
+
+def _over(table: SeedTable) -> str:
+    count = len(table.seeds)
+    return f"mean ± standard deviation over {count} seeds" if count > 1 else f"at the one seed {table.seeds[0]}"
+
+
+def _against(rows: Sequence[Row], key: str, rival: str, table: SeedTable) -> list[str]:
+    """The lead, and the other differences."""
+    known = sorted((row for row in rows if not math.isnan(row[key])), key=lambda row: -row[key])
+    above = [row for row in known if row[f"{key}_low"] > 0]
+    below = [row for row in known if row[f"{key}_high"] < 0]
+    unsure = [row for row in known if not is_sure(row, key)]
+    covers = "the evaluation rows and the seeds" if len(table.seeds) > 1 else "the evaluation rows, not the seeds"
+    if above:
+        lead = f"Above {rival} by more than chance: {_differences(above, key)}; the 95 % intervals cover {covers}."
+    else:
+        lead = f"No method is shown to end above {rival}."
+    sentences = [lead]
+    if below:
+        sentences.append(f"Below {rival} by more than chance: {_differences(below, key)}.")
+    if unsure:
+        sentences.append(f"Not told apart from {rival}, the interval includes zero: {_differences(unsure, key)}.")
+    if len(known) > 2:
+        sentences.append(
+            f"These are {len(known)} intervals, each of 95 %: of twenty such, one excludes zero by chance alone."
+        )
+    missing = [str(row["label"]) for row in rows if math.isnan(row[key])]
+    if missing:
+        sentences.append(f"Without a common seed and the same rows there is no interval for {', '.join(missing)}.")
+    return sentences
+
+
+def _equal(rows: Sequence[Row], table: SeedTable) -> list[str]:
+    enlarged = [row for row in table.rows if row["is_equal"] and row["finished"]]
+    if not enlarged or table.donor is None:
+        return []
+    sentences = [
+        f"With the compute of {table.donor}, selection and training, spent on training alone: "
+        f"{_listed(enlarged, 'average_accuracy')}."
+    ]
+    selecting = [row for row in rows if row["select_flops"] > 0]
+    if any(not math.isnan(row["versus_equal"]) for row in selecting):
+        sentences += _against(selecting, "versus_equal", "random replay at equal compute", table)[:3]
+    return sentences
+
+
+def _facts(done: Sequence[Row], table: SeedTable) -> list[str]:
+    sentences = []
+    if table.rare:
+        known = [row for row in done if not math.isnan(row["rare_accuracy"])]
+        share = f"On the {len(table.rare)} rare skills (under 1 % of the samples each)"
+        sentences += [f"{share}: {_listed(known, 'rare_accuracy')}."] if known else []
+    selecting = [row for row in done if row["select_flops"] > 0 and row["train_seconds"] > 0]
+    if selecting:
+        ratios = ", ".join(
+            f"{row['label']} {row['select_seconds'] / row['train_seconds']:.2f} in seconds and "
+            f"{row['select_flops'] / row['train_flops']:.2f} in operations"
+            for row in selecting
+        )
+        sentences.append(f"Selection per training: {ratios}.")
+    reference = next((row for row in table.rows if row["is_reference"] and row["finished"]), None)
+    if reference is not None:
+        known = [row for row in done if not math.isnan(row["relative_gain"])]
+        score = shown(reference, _COLUMNS["average_accuracy"])
+        sentences.append(
+            f"Training on all data at the end ({reference['label']}) reaches {score}; of that, skill by skill: "
+            f"{_listed(known, 'relative_gain')}."
+        )
+    return sentences
+
+
+def _listed(rows: Iterable[Row], key: str) -> str:
+    ranking = sorted(rows, key=lambda row: -row[key])
+    return ", ".join(f"{row['label']} {shown(row, _COLUMNS[key])}" for row in ranking)
+
+
+def _differences(rows: Iterable[Row], key: str) -> str:
+    return ", ".join(f"{row['label']} {difference(row, key)}" for row in rows)
