@@ -10,7 +10,7 @@ import numpy as np
 
 from liit.config import Continuum
 from liit.data import checksums
-from liit.model.chain import CHAIN, merge_adapter, read_chain
+from liit.model.chain import CHAIN, merge_adapter, read_chain, restore_weights
 from liit.model.chat import ChatEncoder
 from liit.model.lora import CONFIG, WEIGHTS, attach_lora, load_adapter
 from liit.model.vision import VisionInputs, vision_inputs
@@ -54,7 +54,7 @@ class Workbench:
         """The model without an adapter or with the last one asked for."""
         return self._load()
 
-    def _load(self) -> VLM:
+    def _load(self, device: str | None = None) -> VLM:
         model = self.continuum.model
         return load_vlm(
             model.path,
@@ -63,6 +63,7 @@ class Workbench:
             trust_remote_code=model.trust_remote_code,
             max_length=model.max_length,
             image_options=model.image_options,
+            device=device,
         )
 
     @cached_property
@@ -134,8 +135,8 @@ class Workbench:
         if hasattr(self.vlm.model, "peft_config"):
             self.vlm.model = self.vlm.model.unload()
         if self.merged != chain[: len(self.merged)]:  # what was added to weights cannot be taken away exactly
-            self.vlm.model = None
-            self.vlm.model, self.vlm.merged_id, self.merged = self._load().model, "", ()
+            restore_weights(self.vlm, self._load("cpu"))
+            self.merged = ()
         for adapter in chain[len(self.merged) :]:
             merge_adapter(self.vlm, adapter)
             self.merged = (*self.merged, adapter)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from liit.data import checksums
@@ -92,7 +94,30 @@ def merge_adapter(vlm: VLM, directory: Path) -> None:
         if layer.weight is embedding.weight:
             layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
     own = vlm.adapter_id
-    vlm.model = vlm.model.merge_and_unload().eval()
+    configs = (vlm.base.config, vlm.text_config)
+    tied = [getattr(config, "tie_word_embeddings", None) for config in configs]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Input and output embeddings are no longer tied")  # on purpose
+        vlm.model = vlm.model.merge_and_unload().eval()
+    for config, word in zip(configs, tied, strict=True):  # PEFT changes it; it describes the base model
+        if word is not None:
+            config.tie_word_embeddings = word
     vlm.model.requires_grad_(False)
     vlm.merged_id = hashlib.sha256(f"{vlm.merged_id}{own}".encode()).hexdigest()
     vlm.adapter_id = ""
+
+
+def restore_weights(vlm: VLM, base: VLM) -> None:
+    """Give a model without an adapter the weights of its base model again, in place: caches hold on to its modules.
+
+    Args:
+        vlm: the model, with adapters in its weights.
+        base: the same model, just loaded.
+    """
+    if base.lm_head.weight is base.base.get_input_embeddings().weight:
+        vlm.lm_head.weight = vlm.base.get_input_embeddings().weight  # merging may have taken them apart
+    weights = base.base.state_dict()
+    with torch.no_grad():
+        for name, value in vlm.base.state_dict().items():
+            value.copy_(weights[name])
+    vlm.merged_id = vlm.adapter_id = ""
