@@ -9,9 +9,13 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from liit.config import Continuum, EvaluationSet, Step, TrainSet
+from liit.config.schema import HookSettings, MethodSettings, QuerySet, ReplaySettings
 
 PAGE = ROOT / "docs" / "continuum-yaml.md"
-LISTS = {"steps[]": Step, "steps[].train[]": TrainSet, "steps[].evaluation[]": EvaluationSet}
+LISTS = {
+    "steps[]": Step, "steps[].train[]": TrainSet, "steps[].dev[]": QuerySet, "steps[].evaluation[]": EvaluationSet,
+    "methods.NAME": MethodSettings, "methods.NAME.replay": ReplaySettings, "methods.NAME.hooks[]": HookSettings,
+}  # fmt: skip
 
 
 def rows_of(model: type[BaseModel], prefix: str) -> dict[str, str]:
@@ -33,6 +37,8 @@ def written(default: object) -> str:
         return "required"
     if default is None:
         return "null"
+    if isinstance(default, dict):
+        return "{}"
     if isinstance(default, tuple):
         return "[" + ", ".join(map(str, default)) + "]"
     return str(default).lower() if isinstance(default, bool) else str(default) or '""'
