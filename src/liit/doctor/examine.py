@@ -126,6 +126,7 @@ def examine_pool(
     Raises:
         InputError: an unknown feature, an empty pool, or no row that fits the model.
     """
+    model = model.scorer
     table = pool.columns(["id", "image_hashes"])
     ids = table["id"].to_pylist()
     hashes = {image for row in table["image_hashes"].to_pylist() for image in row or ()}

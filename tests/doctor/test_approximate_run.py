@@ -1,0 +1,116 @@
+"""Runs that score a part of the pool, or with a proxy, and what the doctor makes of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import ROWS, differing, write_continuum
+
+from liit.config import load_config
+from liit.doctor import predict_continuum
+from liit.doctor.continuum import ContinuumPrediction
+from liit.doctor.examine import ModelAtHand
+from liit.errors import InputError
+from liit.features import FeatureStore
+from liit.features.rescore import AGE
+from liit.features.table import FeatureTable
+from liit.lifelong import run
+from liit.lifelong.progress import Reporter
+
+SOME = "features.rescore={share: 0.6, sample: 0.2}"
+
+
+@pytest.fixture(scope="module")
+def short(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_continuum(tmp_path_factory.mktemp("short"), model, steps=2)
+
+
+class Notes(Reporter):
+    """Keeps what a run says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+def extractions(out: Path) -> list[dict[str, int]]:
+    stages = json.loads((out / "run.json").read_text(encoding="utf-8"))["stages"]
+    return [stage for stage in stages if stage["stage"] == "extract"]
+
+
+def test_run_predicts_a_part_and_ends_the_same_when_it_is_cut_off(
+    short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = Notes()
+    run(short, tmp_path / "run", overrides=[SOME, "selection.k=2"], reporter=notes)
+    first, second = extractions(tmp_path / "run")
+    assert "predicted" not in first
+    age = FeatureStore(tmp_path / "run" / "steps" / folder_of(tmp_path / "run", 2) / "features")[AGE]
+    assert len(age) == 2 * ROWS
+    assert second["predicted"] == int((age == 1).sum()) > 0
+    assert any(f"{second['predicted']} predicted" in line for line in notes.said)
+
+    count = 0
+    real: Callable[..., int] = FeatureTable.append
+
+    def cut_off(self: FeatureTable, *args: object) -> int:
+        nonlocal count
+        count += 1
+        if count in (2, 4, 6):  # between the draws of the second step
+            raise KeyboardInterrupt
+        return real(self, *args)
+
+    monkeypatch.setattr(FeatureTable, "append", cut_off)
+    cuts = 0
+    while cuts < 9:
+        try:
+            run(short, tmp_path / "cut", overrides=[SOME, "selection.k=2"])
+            break
+        except KeyboardInterrupt:
+            cuts += 1
+    assert cuts == 3
+    assert not differing(tmp_path / "run", tmp_path / "cut")
+
+
+def test_proxy_scores_every_row_once(short: Path, model: Path, tmp_path: Path) -> None:
+    run(short, tmp_path / "run", overrides=[f"features.proxy={model}"])
+    steps = [tmp_path / "run" / "steps" / folder_of(tmp_path / "run", n) / "features" for n in (1, 2)]
+    old, new = (FeatureStore(step) for step in steps)
+    assert old.key == new.key  # of the proxy, which no training has changed
+    assert AGE not in new
+    ids = old.stored_ids()
+    np.testing.assert_array_equal(new.view(ids)["gradient"], old.view(ids)["gradient"])
+    assert [facts["rows"] for facts in extractions(tmp_path / "run")] == [ROWS, 2 * ROWS]
+
+
+def folder_of(directory: Path, number: int) -> str:
+    return next(p.name for p in sorted((directory / "steps").iterdir()) if p.name.startswith(f"{number:02}-"))
+
+
+def test_a_proxy_is_never_scored_again(short: Path, model: Path) -> None:
+    with pytest.raises(InputError, match="rescore: proxy is never trained"):
+        load_config(short, [f"features.proxy={model}", SOME])
+
+
+def predict(path: Path, *settings: str) -> ContinuumPrediction:
+    return predict_continuum(ModelAtHand(load_config(path, settings), run=False), budget=0.1)
+
+
+def test_doctor_counts_rows_that_will_be_scored(continuum: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("liit.doctor.examine.matrix_rate", lambda *_: 1e9)
+
+    def rows(*settings: str) -> list[int]:
+        steps = predict(continuum, *settings).steps
+        return [step.extraction.rows for step in steps if step.extraction is not None]
+
+    assert rows() == [ROWS, 2 * ROWS, 3 * ROWS]
+    assert rows(SOME) == [ROWS, ROWS + 24, ROWS + 48]
+    assert rows(f"features.proxy={model}") == [ROWS] * 3
+    assert predict(continuum, SOME).feature_bytes == predict(continuum).feature_bytes
