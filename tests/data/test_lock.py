@@ -80,7 +80,7 @@ def test_a_second_writer_waits_for_the_first(pool) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         waiting.wait(0.5)
     end(process)
-    assert waiting.communicate(timeout=30)[0] == "mine\n"
+    assert waiting.communicate(timeout=120)[0] == "mine\n"
 
 
 WRITE = """

@@ -341,9 +341,9 @@ def test_the_users_rows_come_back_to_the_letter_in_the_order_of_ingestion(pool: 
 def test_columns_of_fifteen_thousand_rows_take_well_under_a_second(pool: Pool) -> None:
     pool.add(sample(str(n)) for n in range(15_000))
     reader = Pool.open(pool.path)
-    start = time.perf_counter()
+    start = time.process_time()  # whoever else is at work on the machine
     assert reader.columns(["id", "source", "skill"]).num_rows == 15_000
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def test_importing_the_light_parts_does_not_import_lance() -> None:

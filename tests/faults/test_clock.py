@@ -59,7 +59,7 @@ def test_a_run_whose_clock_jumps_ends_as_any_other(clock: Zygote, short: Path, u
     assert (done.code, done.err) == (0, "")
     assert differing(out, undisturbed) == []
     rows = [json.loads(line) for line in (out / "timings.jsonl").read_text().splitlines()]
-    assert all(0 <= row["seconds"] < 100 for row in rows)  # measured by a clock that only runs forwards
+    assert all(0 <= row["seconds"] < 3600 for row in rows)  # measured by a clock that only runs forwards
 
 
 @pytest.mark.parametrize("name", ["ingest", "prune"])

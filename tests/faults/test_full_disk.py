@@ -20,7 +20,7 @@ from tiny import differing
 from liit.data.pool import Pool
 
 ENOUGH = 1 << 16
-WORDS = ("File too large", "No space left on device", "Input/output error", "make room")
+WORDS = ("File too large", "No space left on device", "Input/output error", "disk I/O error", "make room")
 
 
 def check_refused(done: Ended, folder: Path, name: str) -> None:

@@ -36,13 +36,15 @@ CASES = [
 ROWS = 2000
 """Fed to every reader, in all kinds of file together."""
 FILES = 16
-SECONDS = 60
+SECONDS = 120
 _fed: Counter[str] = Counter()
+_many: dict[str, Counter[str]] = {}
+"""What the slow tests fed to every format, and what became of it."""
 
 
 @contextmanager
 def no_hang() -> Iterator[None]:
-    """Whatever takes a minute for a few rows hangs."""
+    """Whatever takes two minutes for a few rows hangs."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise AssertionError(f"hangs: more than {SECONDS} seconds")
@@ -244,11 +246,29 @@ def test_many_mutated_files_are_read_or_refused_whole(
     rng = random.Random(f"{seed} {format}{suffix}")
     data = valid_file(seeds, root, format, suffix)
     kind = container_of(Path(f"x{suffix}")).name
+    counts = _many.setdefault(format, Counter())
     for number in range(60):
         path = place / f"file{suffix}"
         if number % 3 == 0:
             mutate_file(kind, path, data, 50, rng)
         else:
             path.write_bytes(mutate_bytes(data, rng))
-        take(pool, path, format, root, f"fuzz {number}")
+        report = take(pool, path, format, root, f"fuzz {number}")
+        counts["files"] += 1
+        if report is None:
+            counts["refused"] += 1
+            continue
+        for what in ("rows", "added", "quarantined", "duplicates"):
+            counts[what] += getattr(report, what)
     check_images(pool)
+
+
+@pytest.mark.slow
+def test_what_many_mutated_files_became_adds_up() -> None:
+    """Comes after the test before it."""
+    for format, counts in sorted(_many.items()):
+        print(f"{format}: {dict(counts)}")
+        assert counts["rows"] == counts["added"] + counts["quarantined"] + counts["duplicates"]
+        assert min(counts[what] for what in ("files", "refused", "added", "quarantined")) > 0
+    if len(_many) == len(formats()):  # not when only some of them were asked for
+        assert min(counts["rows"] + counts["files"] for counts in _many.values()) >= ROWS
