@@ -33,7 +33,7 @@ def main() -> NoReturn:
     interrupts = Interrupts()
     interrupts.watch()
     try:
-        from liit.cli import compare, doctor, lists, pool_commands, runs, stage_commands  # noqa: F401 (to be registered)
+        from liit.cli import compare, doctor, lists, lmms, pool_commands, runs, stage_commands  # noqa: F401 (registered)
 
         app()
     except BaseException as error:  # Lance's panics are no Exception
