@@ -1,0 +1,185 @@
+"""What the settings mean for the Trainer: batches, lengths, learning rates, memory, trackers; and that images count."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from tiny_vlm import mixed_samples, talk
+
+from liit.config import LoraSettings, TrainingSettings
+from liit.errors import InputError
+from liit.model.batch import collate
+from liit.model.chat import ChatEncoder, Encoded
+from liit.model.lora import attach_lora, lora_parameters
+from liit.model.vision import Pixels
+from liit.model.vlm import VLM
+from liit.training import Place, arguments, fit
+from liit.training.hooks import TrainingHook, Update
+from liit.training.optimizers import make_optimizer
+
+SETTINGS = TrainingSettings(batch_size=4, learning_rate=1e-2, warmup_ratio=0.0)
+
+
+@pytest.fixture
+def trainee(tiny: VLM) -> VLM:
+    attach_lora(tiny, r=2, alpha=4)
+    return tiny
+
+
+def texts(vlm: VLM, count: int = 12) -> list[Encoded]:
+    """Rows of many lengths, in no order."""
+    encoder = ChatEncoder(vlm)
+    words = [("Say " * (7 * n % count) + "it", "no " * (1 + n % 3)) for n in range(count)]
+    return [encoder.encode(talk(f"row-{n}", *pair)) for n, pair in enumerate(words)]
+
+
+class Rows(TrainingHook):
+    """Which rows were trained on together, and with what gradient."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, ...]] = []
+        self.gradients: list[torch.Tensor] = []
+
+    def gradients_ready(self, update: Update) -> None:
+        self.rows.append(update.rows)
+        self.gradients.append(torch.cat([p.grad.flatten().clone() for p in update.parameters.values()]))
+
+
+def test_defaults_are_the_llava_recipe() -> None:
+    """LLaVA-1.5's finetune_lora.sh: batch 128, 2e-4, cosine, warm-up 0.03, no decay, r 128, alpha 256, dropout 0.05."""
+    training, lora = TrainingSettings(), LoraSettings()
+    assert (training.batch_size, training.learning_rate, training.schedule) == (128, 2e-4, "cosine")
+    assert (training.warmup_ratio, training.weight_decay, training.epochs) == (0.03, 0.0, 1)
+    assert (lora.r, lora.alpha, lora.dropout) == (128, 256.0, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("size", "given", "batches"),
+    [(128, None, 4), (32, None, 1), (33, None, 3), (37, None, 37), (40, None, 2), (128, 8, 8)],
+)
+def test_batches_are_equal_and_hold_at_most_32_samples_unless_told(size: int, given: int | None, batches: int) -> None:
+    assert TrainingSettings(batch_size=size, gradient_accumulation=given).batches == batches
+
+
+def test_accumulation_must_divide_the_batch() -> None:
+    with pytest.raises(ValidationError, match="gradient_accumulation: got 3, expected a divisor of batch_size"):
+        TrainingSettings(batch_size=4, gradient_accumulation=3)
+
+
+def test_accumulated_batches_give_the_gradient_of_the_whole_batch(load_tiny: Callable[..., VLM]) -> None:
+    """Per answer token of the whole batch, not a mean of the batches' means: answers differ in length."""
+    found = []
+    for batches in (1, 4):
+        vlm = load_tiny(lora=True)
+        rows, look = texts(vlm, 8), Rows()
+        settings = SETTINGS.model_copy(update={"batch_size": 8, "gradient_accumulation": batches})
+        fit(vlm, rows, settings, vision=Pixels(vlm), seed=0, hooks=[look])
+        found += look.gradients
+        assert [sorted(rows) for rows in look.rows] == [list(range(8))]
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-3, atol=1e-5 * float(found[0].abs().max()))
+
+
+def test_rows_of_like_length_are_trained_on_together(trainee: VLM) -> None:
+    rows, look = texts(trainee, 24), Rows()
+    settings = SETTINGS.model_copy(update={"epochs": 2, "batch_size": 2})
+    fit(trainee, rows, settings, vision=Pixels(trainee), seed=0, hooks=[look])
+    lengths = torch.tensor([float(len(row)) for row in rows])
+    within = torch.stack([lengths[list(batch)].var() for batch in look.rows]).mean()
+    assert within < 0.5 * lengths.var()  # of pairs at random it is the whole
+    first, second = look.rows[:12], look.rows[12:]
+    for epoch in (first, second):
+        assert sorted(row for batch in epoch for row in batch) == list(range(24))
+    assert set(map(frozenset, first)) != set(map(frozenset, second))  # drawn anew for each pass
+    assert max(len(rows[row]) for row in first[0]) == max(len(row) for row in rows)  # the longest first: memory
+
+
+def test_checkpointed_activations_give_the_same_gradients(load_tiny: Callable[..., VLM]) -> None:
+    found = []
+    for checkpointing in (False, True):
+        vlm, look = load_tiny(lora=True), Rows()
+        settings = SETTINGS.model_copy(update={"batch_size": 12, "gradient_checkpointing": checkpointing})
+        fit(vlm, texts(vlm), settings, vision=Pixels(vlm), seed=0, hooks=[look])
+        found.append(look.gradients[0])
+        assert not any(getattr(module, "gradient_checkpointing", False) for module in vlm.base.modules())
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6 * float(found[0].abs().max()))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_projector_has_its_own_learning_rate_when_it_trains(tiny: VLM, optimizer: str) -> None:
+    attach_lora(tiny, r=2, alpha=4, modules="language-and-projector-linear")
+    names = {id(parameter): name for name, parameter in tiny.model.named_parameters()}
+    made = make_optimizer(tiny.model, optimizer, 1e-2, 0.0, 1e-5)
+    rates = {names[id(p)]: group["lr"] for group in made.param_groups for p in group["params"]}
+    assert len(rates) == len(lora_parameters(tiny))
+    assert {name for name, rate in rates.items() if rate == 1e-5} == {name for name in rates if "projector" in name}
+    assert set(rates.values()) == {1e-2, 1e-5}
+    alone = make_optimizer(tiny.model, optimizer, 1e-2, 0.0)
+    assert {group["lr"] for group in alone.param_groups} == {1e-2}
+
+
+def test_images_change_the_loss_that_is_trained_on(trainee: VLM) -> None:
+    """The same questions and answers with other pictures, in the Trainer's own batches: images reach the model."""
+    losses = []
+    for shift in (0, 0, 10):
+        samples = [talk(f"row-{n}", "<image>\nWhat is it?", "A cat.", images=[n + shift]) for n in range(4)]
+        rows = [ChatEncoder(trainee).encode(sample) for sample in samples]
+        settings = SETTINGS.model_copy(update={"learning_rate": 1e-12})
+        losses.append(fit(trainee, rows, settings, vision=Pixels(trainee), seed=0).loss_first)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert abs(losses[2] - losses[0]) > 1e-3 * losses[0]
+
+
+def test_every_adapter_weight_acts_on_the_answer(adapted: VLM) -> None:
+    """Each factor by itself: a loaded weight that no forward pass used would leave it alone."""
+    row = ChatEncoder(adapted).encode(mixed_samples()[0])
+    batch = collate(adapted, [row], Pixels(adapted))
+    with torch.no_grad():
+        before = adapted.model(**batch).logits
+        for name, parameter in lora_parameters(adapted).items():
+            kept = parameter.detach().clone()
+            parameter.mul_(1.5)
+            assert not torch.equal(adapted.model(**batch).logits, before), name
+            parameter.copy_(kept)
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "wandb", "trackio"])
+def test_a_tracker_that_is_not_installed_is_named_before_training_begins(
+    trainee: VLM, monkeypatch: pytest.MonkeyPatch, tracker: str
+) -> None:
+    monkeypatch.setattr(arguments, "find_spec", lambda package: None)
+    settings = SETTINGS.model_copy(update={"report_to": (tracker,)})
+    with pytest.raises(InputError, match=f"report_to: {tracker} is not installed; pip install {tracker}"):
+        fit(trainee, texts(trainee), settings, vision=Pixels(trainee), seed=0)
+
+
+def test_trackers_get_loss_and_learning_rate(trainee: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for the tracker's own package, which may not be installed."""
+    from transformers import TrainerCallback
+    from transformers.integrations import integration_utils
+
+    class Tracker(TrainerCallback):
+        logging_dir = ""
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+            folder = Path(self.logging_dir)
+            folder.mkdir(exist_ok=True)
+            with (folder / f"{args.run_name}.jsonl").open("a") as stream:
+                stream.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+    monkeypatch.setattr(arguments, "find_spec", lambda package: object())
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "tensorboard", Tracker)
+    settings = SETTINGS.model_copy(update={"report_to": ("tensorboard",)})
+    place = Place(logs=tmp_path / "logs", name="tiny-01")
+    fit(trainee, texts(trainee), settings, vision=Pixels(trainee), seed=0, place=place)
+    logs = [json.loads(line) for line in (tmp_path / "logs/tiny-01.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in logs if "loss" in entry] == [1, 2, 3]
+    assert all({"loss", "learning_rate", "grad_norm"} <= set(entry) for entry in logs if "loss" in entry)
+    assert "torch.utils.tensorboard" not in sys.modules
