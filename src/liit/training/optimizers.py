@@ -86,7 +86,7 @@ def make_optimizer(
 def _groups(parameters: dict[str, nn.Parameter], projector_lr: float | None) -> list[Group]:
     """One group, or a second for the projector with its own learning rate; none that is empty."""
     apart = {n for n in parameters if PROJECTOR.search(n)} if projector_lr is not None else set()
-    groups = [
+    groups: list[Group] = [
         {"params": [p for n, p in parameters.items() if n not in apart]},
         {"params": [p for n, p in parameters.items() if n in apart], "lr": projector_lr},
     ]

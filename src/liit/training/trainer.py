@@ -24,7 +24,7 @@ ROWS = "liit_rows"
 ONE_PROCESS = ("NO", "MULTI_GPU", "MULTI_CPU")
 
 
-class AdapterTrainer(Trainer):  # type: ignore[misc]
+class AdapterTrainer(Trainer):
     """Trains, calls hooks when gradients are ready, and can be killed.
 
     Hooks are called where the Trainer clips gradients: after the last batch of an optimizer step has been accumulated
@@ -70,13 +70,13 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         """Call the hooks around the clipping, which is the Trainer's own."""
         if not self.hooks:
-            return super()._clip_grad_norm(model)
+            return super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
         with_gradient = {name: p for name, p in self.parameters.items() if p.grad is not None}
         update = Update(self.state.global_step, tuple(self._rows), with_gradient)
         self._rows.clear()
         if self.accelerator.scaler is None:
             self._call("before-clipping", update)
-            norm = super()._clip_grad_norm(model)
+            norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
             self._call("after-clipping", update)
             return norm
         self.accelerator.unscale_gradients()
@@ -109,6 +109,9 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
         if self.state.global_step >= self.state.max_steps or not self.args.should_save:
             return
         scaler = self.accelerator.scaler
+        assert self.optimizer is not None
+        assert self.lr_scheduler is not None
+        assert self.args.output_dir is not None
         tree = {
             "identity": self.identity,
             "weights": {name: parameter.data for name, parameter in self.parameters.items()},
@@ -137,6 +140,8 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
+        assert self.optimizer is not None
+        assert self.lr_scheduler is not None
         self.optimizer.load_state_dict(self._resumed["optimizer"])
         self.lr_scheduler.load_state_dict(self._resumed["schedule"])
         for hook in self.hooks:
@@ -158,7 +163,7 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
         self._resumed = {}
 
 
-class RepeatableGrouping(LengthGroupedSampler):  # type: ignore[misc]
+class RepeatableGrouping(LengthGroupedSampler):
     """The Trainer's length-grouped order, which can be drawn again in the middle of a pass.
 
     Attributes:
@@ -174,7 +179,7 @@ class RepeatableGrouping(LengthGroupedSampler):  # type: ignore[misc]
             torch.set_rng_state(self.draw_from)
             self.draw_from = None
         self.drawn_from = torch.get_rng_state()
-        order: Iterator[int] = super().__iter__()
+        order: Iterator[int] = super().__iter__()  # type: ignore[no-untyped-call]
         return order
 
 
@@ -192,10 +197,11 @@ def _plain(state: HookState) -> dict[str, Any]:
 
 
 def _random_state() -> dict[str, Any]:
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002  (whatever a library may draw from)
+    legacy: Any = np.random.get_state()  # noqa: NPY002  (whatever a library may draw from)
+    name, keys, *rest = legacy
     return {
         "python": random.getstate(),
-        "numpy": [str(name), keys.tolist(), *rest],  # type: ignore[union-attr]
+        "numpy": [name, keys.tolist(), *rest],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -203,8 +203,9 @@ def _pattern(text: str | None) -> re.Pattern[str] | None:
         raise InputError(f"parameters: {text!r} is not a regular expression ({error})") from error
 
 
-def _norm(tensors: Any) -> Tensor:
-    return torch.stack([tensor.float().norm() for tensor in tensors]).norm()
+def _norm(tensors: Iterable[Tensor]) -> Tensor:
+    norms = torch.stack([tensor.float().norm() for tensor in tensors])
+    return torch.linalg.vector_norm(norms)
 
 
 def _shrink(moved: Tensor, reference: Tensor) -> Tensor:
