@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import tarfile
@@ -132,6 +133,20 @@ def test_hostile_members_spoil_their_row_and_nothing_is_unpacked(pool, tmp_path:
     assert report.reasons == {"member-not-a-file": 3, "member-outside": 2, "not-utf8": 1}
     assert pool.ids() == ["folder/good"]
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_a_name_of_gigabytes_is_not_read(pool, tmp_path: Path, pictures, kind: bytes) -> None:
+    shard(tmp_path / "d.tar", [row("one", pictures)])
+    bomb = tarfile.TarInfo("k.json")
+    bomb.type, bomb.size = kind, 1 << 32
+    good = (tmp_path / "d.tar").read_bytes()
+    end = -(-len(good.rstrip(b"\0")) // 512) * 512  # without the end mark
+    with gzip.open(tmp_path / "d.tar.gz", "wb") as packed:
+        packed.write(good[:end] + bomb.tobuf() + bytes(1 << 20))
+    with pytest.raises(InputError, match=r"cut or damaged after row 0 .*4294967296 bytes of names"):
+        ingest(pool, tmp_path / "d.tar.gz", "webdataset", "s")
+    assert len(pool) == 0
 
 
 def test_a_cut_or_damaged_tar_is_an_error_wherever_it_is_cut(pool, tmp_path: Path, pictures) -> None:

@@ -23,6 +23,11 @@ from liit.errors import InputError
 
 KEY = "__key__"
 
+_ABOUT_OTHERS = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
+_MAX_HEADER = 1 << 20
+
 
 class Tar:
     """The container of `.tar`, `.tar.gz` and `.tgz` files."""
@@ -154,6 +159,14 @@ def _problem(member: tarfile.TarInfo, key: str) -> tuple[str, str] | None:
 
 class _Header(tarfile.TarInfo):
     """A member's header; a tar that is cut or damaged between two members is an error, which tarfile does not mind."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        # tarfile reads these whole, and in a packed tar a few bytes may stand for gigabytes.
+        if header.type in _ABOUT_OTHERS and header.size > _MAX_HEADER:
+            raise tarfile.HeaderError(f"it has {header.size} bytes of names and notes, more than {_MAX_HEADER}")
+        return header
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
