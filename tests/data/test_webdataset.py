@@ -166,6 +166,15 @@ def test_a_cut_or_damaged_tar_is_an_error_wherever_it_is_cut(pool, tmp_path: Pat
     assert (len(pool), pool.version) == (0, 1)
 
 
+def test_progress_goes_with_the_bytes_of_the_tar(pool, tmp_path: Path) -> None:
+    talk = {"conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": "!"}]}
+    path = shard(tmp_path / "d.tar", [{"__key__": str(n), "json": talk} for n in range(2500)])
+    read: list[int] = []
+    ingest(pool, path, "webdataset", "s", progress_bytes=read.append)
+    assert read == sorted(set(read))
+    assert (len(read), read[-1]) == (3, path.stat().st_size)
+
+
 def test_memory_does_not_grow_with_the_members(tmp_path: Path) -> None:
     import tracemalloc
 
