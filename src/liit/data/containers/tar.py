@@ -161,7 +161,7 @@ class _Header(tarfile.TarInfo):
     """A member's header; a tar that is cut or damaged between two members is an error, which tarfile does not mind."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> Self:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         header = super().frombuf(buf, encoding, errors)
         # tarfile reads these whole, and in a packed tar a few bytes may stand for gigabytes.
         if header.type in _ABOUT_OTHERS and header.size > _MAX_HEADER:
