@@ -31,6 +31,8 @@ from liit.model.vlm import VLM
 
 MODEL_NAME = "liit"
 """By this name a benchmark may have settings of its own for our models (its `lmms_eval_specific_kwargs`)."""
+EXAMPLES_APART = "\n\n"
+"""Lmms-eval's default stop string, for prompts with examples: ours have none, and an answer may have a blank line."""
 LONGEST_ANSWER = 1024
 """Tokens, where a benchmark does not say; what lmms-eval's own models take."""
 
@@ -200,7 +202,13 @@ def evaluate_benchmarks(
     for name in tasks:
         if name not in known.all_tasks:
             raise InputError(f"tasks: {_without_the_list(unknown_name('benchmark', name, known.all_tasks))}")
-    model = type("LiitModel", (LmmsAnswers, base), {})(vlm, batch_size)
+    result = import_module("lmms_eval.api.instance").GenerationResult
+
+    def wrapped(self: LmmsAnswers, requests: Sequence[Any]) -> list[Any]:
+        # The evaluator of 0.7 makes text of a bare pair; the content of a result it hands on as it is.
+        return [result(pair) for pair in LmmsAnswers.loglikelihood(self, requests)]
+
+    model = type("LiitModel", (LmmsAnswers, base), {"loglikelihood": wrapped})(vlm, batch_size)
     found = evaluator.simple_evaluate(
         model,
         tasks=list(tasks),
@@ -213,9 +221,20 @@ def evaluate_benchmarks(
     )
     counts = found.get("n-samples", {})
     return {
-        name: Benchmark(dict(results), found["versions"].get(name), int(counts.get(name, {}).get("effective", 0)))
+        name: Benchmark(
+            {key: float(value) if isinstance(value, float) else value for key, value in results.items()},  # no NumPy
+            _version(found["configs"].get(name, {})),
+            int(counts.get(name, {}).get("effective", 0)),
+        )
         for name, results in found["results"].items()
     }
+
+
+def _version(config: Mapping[str, Any]) -> Any:
+    """A benchmark's version, which its file gives under `metadata`, a mapping or a list of them."""
+    metadata = config.get("metadata") or {}
+    parts = [metadata] if isinstance(metadata, Mapping) else metadata
+    return next((part["version"] for part in parts if isinstance(part, Mapping) and "version" in part), None)
 
 
 def _greedy(settings: Mapping[str, Any], task: str) -> tuple[int, list[str]]:
@@ -227,8 +246,7 @@ def _greedy(settings: Mapping[str, Any], task: str) -> tuple[int, list[str]]:
             "--generation temperature=0,do_sample=False,num_beams=1"
         )
     until = settings.get("until") or []
-    # A blank line is lmms-eval's default because it separates examples in a prompt; ours has none, and answers may.
-    stops = [stop for stop in ([until] if isinstance(until, str) else until) if stop.strip()]
+    stops = [stop for stop in ([until] if isinstance(until, str) else until) if stop and stop != EXAMPLES_APART]
     return int(settings.get("max_new_tokens") or LONGEST_ANSWER), stops
 
 
