@@ -18,7 +18,7 @@ from liit.report.heatmap import heat_css, heat_map
 from liit.report.model import STAGES, Run
 from liit.report.pruned import pruned_steps
 from liit.report.reading import open_pool
-from liit.report.seeds import COSTS, QUALITY, RETENTION, SeedTable, difference, is_sure, seeds_of
+from liit.report.seeds import COSTS, RETENTION, SeedTable, difference, is_sure, quality_columns, seeds_of
 from liit.report.summary import (
     COLUMNS,
     RARE_SHARE,
@@ -140,7 +140,7 @@ def _seed_parts(seeds: SeedTable) -> list[tuple[str, tuple[Column, ...], list[tu
     if seeds.donor is not None:
         differences.append(("versus_equal", "difference to random replay at equal compute"))
     return [
-        ("Accuracy at the end", QUALITY, differences),
+        ("Accuracy at the end", quality_columns(seeds), differences),
         ("What is kept", RETENTION, []),
         ("What it costs", COSTS, []),
     ]

@@ -192,7 +192,7 @@ def _average(run: Run, rare: tuple[str, ...]) -> float:
 
 def _bootstrap(by_seed: Mapping[int, Run]) -> Interval:
     found = _table(list(by_seed.values()))
-    return NONE if found is None else bootstrap_over_seeds(*found)
+    return NONE if found is None else bootstrap_over_seeds(found[0], found[1])
 
 
 def _versus(key: str, by_seed: Mapping[int, Run], baseline: Mapping[int, Run] | None) -> dict[str, float]:
@@ -221,6 +221,11 @@ def _table(runs: Sequence[Run]) -> Rows | None:
     return np.array(values, dtype=np.float64), [skill for skill, _ in keys[0]], [key for _, key in keys[0]]
 
 
+def quality_columns(table: SeedTable) -> tuple[Column, ...]:
+    """Columns on the accuracy at the end; the one at equal compute where there are such runs."""
+    return tuple(column for column in QUALITY if column is not EQUAL or table.donor is not None)
+
+
 def shown(row: Mapping[str, Any], column: Column) -> str:
     """A number of a row with its standard deviation over seeds."""
     return column.show.spread(row[column.key], row[f"{column.key}_sd"])
@@ -243,10 +248,12 @@ def to_text(table: SeedTable) -> str:
     versus = {"versus_random": "vs random [95 %]"}
     if table.donor is not None:
         versus["versus_equal"] = "vs random at equal compute"
+    quality = quality_columns(table)
     accuracy = [
-        [name(row), *(shown(row, c) for c in QUALITY), *(difference(row, v) for v in versus)] for row in table.rows
+        [name(row), *(shown(row, column) for column in quality), *(difference(row, key) for key in versus)]
+        for row in table.rows
     ]
-    parts = [_aligned(["method", *(c.title for c in QUALITY), *versus.values()], accuracy)]
+    parts = [_aligned(["method", *(column.title for column in quality), *versus.values()], accuracy)]
     for columns in (RETENTION, COSTS):
         lines = [[name(row), *(shown(row, column) for column in columns)] for row in table.rows]
         parts.append(_aligned(["method", *(column.title for column in columns)], lines))

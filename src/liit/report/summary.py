@@ -53,12 +53,14 @@ class Number:
         """One number."""
         if value is None or math.isnan(value):
             return "–"
+        if self.prefixes and value == 0:
+            return "0"
         power, prefix = self._prefix(value)
         return f"{value / 1000**power:{self.digits}}{self._unit(prefix)}".replace("-", "−")
 
     def spread(self, mean: float, sd: float) -> str:
         """A mean with a standard deviation, which a single seed does not have."""
-        if math.isnan(mean) or math.isnan(sd):
+        if math.isnan(mean) or math.isnan(sd) or (self.prefixes and mean == sd == 0):
             return self(mean)
         power, prefix = self._prefix(mean)
         written = (f"{x / 1000**power:{d}}" for x, d in ((mean, self.digits), (sd, self.digits.removeprefix("+"))))

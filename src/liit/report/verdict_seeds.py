@@ -13,6 +13,8 @@ from liit.report.seeds import SHOWN, SeedTable, difference, is_sure, shown
 
 _COLUMNS = {column.key: column for column in SHOWN}
 Row = Mapping[str, Any]
+ENOUGH = 0.97
+"""Share of the compute from which on it counts as spent: samples differ in length, and none is trained on in part."""
 
 
 def verdict_over_seeds(table: SeedTable) -> list[str]:
@@ -51,9 +53,10 @@ def _against(rows: Sequence[Row], key: str, rival: str, table: SeedTable) -> lis
     unsure = [row for row in known if not is_sure(row, key)]
     covers = "the evaluation rows and the seeds" if len(table.seeds) > 1 else "the evaluation rows, not the seeds"
     if above:
-        lead = f"Above {rival} by more than chance: {_differences(above, key)}; the 95 % intervals cover {covers}."
+        found = _differences(above, key)
+        lead = f"Above {rival} in average accuracy by more than chance: {found}; the 95 % intervals cover {covers}."
     else:
-        lead = f"No method is shown to end above {rival}."
+        lead = f"No method is shown to end above {rival} in average accuracy."
     sentences = [lead]
     if below:
         sentences.append(f"Below {rival} by more than chance: {_differences(below, key)}.")
@@ -77,6 +80,10 @@ def _equal(rows: Sequence[Row], table: SeedTable) -> list[str]:
         f"With the compute of {table.donor}, selection and training, spent on training alone: "
         f"{_listed(enlarged, 'average_accuracy')}."
     ]
+    whole = table.row(table.donor)["total_flops"]
+    spent = min(row["total_flops"] / whole for row in enlarged) if whole > 0 else math.nan
+    if spent < ENOUGH:
+        sentences.append(f"Not all of it could be spent, but {100 * spent:.0f} %: at some steps the pool has no more.")
     selecting = [row for row in rows if row["select_flops"] > 0]
     if any(not math.isnan(row["versus_equal"]) for row in selecting):
         sentences += _against(selecting, "versus_equal", "random replay at equal compute", table)[:3]
@@ -101,10 +108,8 @@ def _facts(done: Sequence[Row], table: SeedTable) -> list[str]:
     if reference is not None:
         known = [row for row in done if not math.isnan(row["relative_gain"])]
         score = shown(reference, _COLUMNS["average_accuracy"])
-        sentences.append(
-            f"Training on all data at the end ({reference['label']}) reaches {score}; of that, skill by skill: "
-            f"{_listed(known, 'relative_gain')}."
-        )
+        gains = f"; of that, skill by skill: {_listed(known, 'relative_gain')}" if known else ""
+        sentences.append(f"Training on all data at the end ({reference['label']}) reaches {score}{gains}.")
     return sentences
 
 

@@ -1,0 +1,132 @@
+"""Methods over seeds: means, standard deviations, paired differences, and what is said about them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from synthetic_runs import write_runs
+
+from liit.errors import InputError
+from liit.report import summary_table, write_report
+from liit.report.seeds import SeedTable, seed_table, seeds_of, to_csv, to_text
+from liit.report.summary import Number
+from liit.report.verdict_seeds import verdict_over_seeds
+
+METHODS = ("adapt-inf", "replay", "multitask")
+
+
+@pytest.fixture(scope="module")
+def groups(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    """Three methods at two seeds."""
+    root = tmp_path_factory.mktemp("seeds")
+    by_seed = [write_runs(root / str(seed), rows=150, methods=METHODS, seed=seed) for seed in range(2)]
+    return {method: [runs[i] for runs in by_seed] for i, method in enumerate(METHODS)}
+
+
+@pytest.fixture(scope="module")
+def table(groups: dict[str, list[Path]]) -> SeedTable:
+    return seed_table(groups, baseline="replay", reference="multitask")
+
+
+def test_numbers_are_means_of_the_single_runs_with_the_reference_of_their_seed(
+    groups: dict[str, list[Path]], table: SeedTable
+) -> None:
+    single = [
+        summary_table([groups["adapt-inf"][seed], groups["multitask"][seed]], groups["multitask"][seed])[0]
+        for seed in range(2)
+    ]
+    row = table.row("adapt-inf")
+    for key in ("average_accuracy", "relative_gain", "forgetting_first", "backward_transfer", "train_seconds"):
+        values = [one[key] for one in single]
+        assert row[key] == pytest.approx(np.mean(values))
+        assert row[f"{key}_sd"] == pytest.approx(np.std(values, ddof=1))
+    assert row["seeds"] == [0, 1]
+    assert table.row("multitask")["relative_gain"] == pytest.approx(100)
+
+
+def test_a_difference_is_paired_by_seed_and_its_interval_wider_than_that_of_one_seed(
+    groups: dict[str, list[Path]], table: SeedTable
+) -> None:
+    row, random = table.row("adapt-inf"), table.row("replay")
+    assert row["versus_random"] == pytest.approx(row["average_accuracy"] - random["average_accuracy"])
+    assert row["versus_random_low"] < row["versus_random"] < row["versus_random_high"]
+    assert math.isnan(random["versus_random"])
+    later = {"adapt-inf": groups["adapt-inf"], "replay": groups["replay"][1:]}
+    common = seed_table(later, baseline="replay").row("adapt-inf")
+    alone = summary_table([groups["adapt-inf"][1], groups["replay"][1]])[0]
+    assert common["versus_random"] == pytest.approx(alone["versus_random"]), "only the seeds that both have"
+
+
+def test_a_run_at_equal_compute_is_a_column_of_its_method(groups: dict[str, list[Path]]) -> None:
+    more = {**groups, "replay@equal-compute": groups["adapt-inf"]}
+    found = seed_table(more, baseline="replay", equal={"replay": "replay@equal-compute"}, donor="adapt-inf")
+    own, random = found.row("adapt-inf"), found.row("replay")
+    assert random["equal_accuracy"] == own["average_accuracy"] != random["average_accuracy"]
+    assert own["equal_accuracy"] == own["average_accuracy"]
+    assert (own["versus_equal"], own["versus_equal_low"], own["versus_equal_high"]) == (0, 0, 0)
+    assert [run.label for run in found.details] == ["adapt-inf", "replay", "multitask"]
+    assert "at equal compute" in to_text(found)
+
+
+def test_text_and_csv_say_the_same_as_the_rows(table: SeedTable) -> None:
+    lines = to_text(table).splitlines()
+    row = table.row("adapt-inf")
+    assert f"{row['average_accuracy']:.3f} ± {row['average_accuracy_sd']:.3f}" in lines[2]
+    assert "multitask (reference)" in to_text(table)
+    read = list(csv.DictReader(io.StringIO(to_csv(table))))
+    assert [one["label"] for one in read] == list(METHODS)
+    assert float(read[0]["average_accuracy_sd"]) == row["average_accuracy_sd"]
+    assert read[0]["seeds"] == "0 1"
+    assert read[1]["versus_random"] == ""
+
+
+def test_the_report_of_several_seeds_shows_them_together_and_the_first_in_detail(
+    groups: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    everything = [path for runs in groups.values() for path in runs]
+    page = write_report(everything, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Methods over 2 seeds" in page
+    assert page.count('<figure class="heat">') == len(METHODS)
+    assert "everything is about the runs with seed 0" in page
+    assert seeds_of([runs[0] for runs in groups.values()]) is None, "one seed has no section of its own"
+
+
+def test_two_runs_of_a_method_with_one_seed_are_refused(groups: dict[str, list[Path]]) -> None:
+    with pytest.raises(InputError, match="adapt-inf has two runs with the same seed"):
+        seed_table({"adapt-inf": [groups["adapt-inf"][0]] * 2})
+
+
+def told(table: SeedTable, **intervals: tuple[float, float, float]) -> str:
+    """What is said when the differences to random replay are these."""
+    rows: list[dict[str, Any]] = []
+    for row in table.rows:
+        found = intervals.get(row["label"].replace("-", "_"))
+        names = ("versus_random", "versus_random_low", "versus_random_high")
+        rows.append({**row, **(dict(zip(names, found, strict=True)) if found else {})})
+    return verdict_over_seeds(replace(table, rows=rows))[0]
+
+
+def test_no_method_wins_unless_its_interval_excludes_zero(table: SeedTable) -> None:
+    assert told(table, adapt_inf=(0.08, -0.01, 0.17)) == (
+        "No method is shown to end above random replay in average accuracy."
+    )
+    assert told(table, adapt_inf=(0.08, 0.01, 0.15)).startswith(
+        "Above random replay in average accuracy by more than chance: adapt-inf +0.080 [+0.010, +0.150]"
+    )
+    assert told(table, adapt_inf=(-0.08, -0.15, -0.01)).startswith("No method is shown")
+
+
+def test_large_numbers_are_written_with_prefixes() -> None:
+    flops = Number(",.1f", "FLOP", prefixes=True)
+    assert flops(1.234e12) == "1.2 TFLOP"
+    assert flops.spread(3.21e9, 2e8) == "3.2 ± 0.2 GFLOP"
+    assert (flops(0.0), flops(math.nan)) == ("0", "–")
+    assert Number("+.3f").spread(-0.01, 0.002) == "−0.010 ± 0.002"
+    assert Number(".1f", "%").spread(50.0, math.nan) == "50.0 %"
