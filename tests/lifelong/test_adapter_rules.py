@@ -162,7 +162,7 @@ def test_the_rule_is_said_at_the_start_of_the_run(run: Run, said: dict[str, list
 def test_killed_inside_a_training_it_goes_on_there_and_ends_as_undisturbed(model: Path, tmp_path: Path) -> None:
     """SIGKILL as soon as a checkpoint lies there, again and again; every start must get further."""
     short = write_continuum(tmp_path / "c", model, steps=2, method="replay")
-    settings = ["training.epochs=40", "training.batch_size=4", "training.save_steps=10", "lora.adapter=merge"]
+    settings = ["training.epochs=8", "training.batch_size=4", "training.save_steps=4", "lora.adapter=merge"]
     options = [word for setting in settings for word in ("--set", setting)]
     assert liit_command("run", short, "--out", tmp_path / "calm", *options).returncode == 0
     out, seen = tmp_path / "out", set()
