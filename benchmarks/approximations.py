@@ -101,7 +101,8 @@ class Stage:
         for number in range(1, STEP + 1):
             stages.ingest_step(self.pool, self.continuum.steps[number - 1], number)
             samples = [sample for batch in self.pool.scan() for sample in batch]
-            self.samples = [s for s in samples if s.id not in stages.refused_rows(self.bench, samples)]
+            refused = stages.refused_rows(self.bench, samples)
+            self.samples = [sample for sample in samples if sample.id not in refused]
             self.new = [sample.id not in known for sample in self.samples]
             known |= {sample.id for sample in self.samples}
             if number < STEP:

@@ -56,7 +56,8 @@ def lots(ids: Sequence[str], seed: int, checkpoint: str) -> np.ndarray:
     """A random number (N,) uint64 for each row, from its id, the seed and the checkpoint."""
     salt = f"{seed} {checkpoint} "
     digests = [hashlib.blake2b(f"{salt}{one}".encode(), digest_size=8).digest() for one in ids]
-    return np.frombuffer(b"".join(digests), dtype="<u8")
+    found: np.ndarray = np.frombuffer(b"".join(digests), dtype="<u8")
+    return found
 
 
 def draw_sample(strata: np.ndarray, lot: np.ndarray, count: int) -> np.ndarray:
@@ -190,7 +191,7 @@ def _line(before: np.ndarray, after: np.ndarray, old: np.ndarray) -> np.ndarray:
     squares = float(((x - mean) ** 2).sum())
     slope = float(((x - mean) * change).sum()) / squares * n / (n + PULL) if squares > 0 else 0.0
     predicted = old + change.mean() + max(-1.0, slope) * (old - mean)
-    return np.maximum(predicted, 0).astype(np.float32)
+    return np.asarray(np.maximum(predicted, 0), dtype=np.float32)
 
 
 def _moved(before: np.ndarray, after: np.ndarray, old: np.ndarray) -> np.ndarray:
