@@ -1,7 +1,7 @@
 """Speed and memory of the pool: ingest beside `datasets`, reading and appending beside memmap, Parquet and .pt shards.
 
     python benchmarks/pool.py                                        a minute or two on a quiet machine
-    python benchmarks/pool.py --sizes 100000 1000000 10000000 --write     what the page shows
+    python benchmarks/pool.py --sizes 100000 1000000 10000000 --tar-rows 50000 200000 --write     what the page shows
 
 Linux only (it reads memory from /proc). What is compared runs side by side in one process, the order turning with each
 round; the memory of an ingest is measured in processes of their own. Wall and CPU seconds are kept; ratios of medians
@@ -11,6 +11,7 @@ are claimed and no absolute times, which depend on the machine and on who else u
   `datasets.load_dataset("json")` on the same file, which parses and writes. With pictures, `datasets` decodes each too.
 - memory: peak of ingests of more and more rows into an empty pool; "index" is what one more ingest of a thousand rows
   takes then.
+- tars: the same of WebDataset tars, each row a json member and a picture.
 - reading: a thousand random rows, all rows, and a thousand rows appended and synced to disk. All stores hold the same
   rows as JSON text; "pool, samples" also makes `Sample` objects of them.
 
@@ -20,12 +21,14 @@ With --write the tables go into docs/pool.md.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -41,7 +44,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "pool.md"
 BEGIN, END = "<!-- measured by benchmarks/pool.py -->", "<!-- end -->"
 SHARD = 1000
 PICKS = 1000
-PARTS = ("ingest", "reading", "memory")
+PARTS = ("ingest", "reading", "memory", "tars")
 
 Measurement = dict[str, Any]
 
@@ -58,6 +61,25 @@ def write_lines(path: Path, lines: Iterator[dict[str, Any]]) -> Path:
     with path.open("w", encoding="utf-8") as file:
         for row in lines:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return path
+
+
+def write_tar(path: Path, lines: Iterator[dict[str, Any]]) -> Path:
+    """A WebDataset tar, each row a json member and one of ten small pictures."""
+    from PIL import Image
+
+    pictures = []
+    for n in range(10):
+        file = io.BytesIO()
+        Image.new("RGB", (8, 8), (25 * n, 90, 200)).save(file, "PNG")
+        pictures.append(file.getvalue())
+    with tarfile.open(path, "w") as tar:
+        for n, row in enumerate(lines):
+            for kind, data in (("json", json.dumps(row, ensure_ascii=False).encode()), ("png", pictures[n % 10])):
+                member = tarfile.TarInfo(f"{n:09d}.{kind}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+            tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header otherwise
     return path
 
 
@@ -157,7 +179,8 @@ def ingest_once(path: str, pool: str) -> None:
     from liit.data.pool import Pool
 
     with Clock() as clock:
-        report = ingest(Pool.open_or_create(pool), path, "llava-json", "s", strict=True)
+        format = "webdataset" if path.endswith(".tar") else "llava-json"
+        report = ingest(Pool.open_or_create(pool), path, format, "s", strict=True)
     assert report.added == report.rows
     # Not ru_maxrss, which a process has from the one that started it.
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
@@ -165,24 +188,43 @@ def ingest_once(path: str, pool: str) -> None:
     print(json.dumps({**facts, "wall": round(clock.wall, 2), "cpu": round(clock.cpu, 2)}))
 
 
-def measure_memory(folder: Path, sizes: list[int]) -> list[Measurement]:
-    found = []
+def ingest_by_itself(path: Path, pool: Path) -> Measurement:
+    """Ingest a file in a process of its own."""
     # What glibc keeps for speed would be counted as memory that an ingest needs.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")} | {"MALLOC_ARENA_MAX": "2"}
+    command = [sys.executable, __file__, "--ingest-once", str(path), str(pool)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    found: Measurement = json.loads(done.stdout)
+    return found
+
+
+def measure_memory(folder: Path, sizes: list[int]) -> list[Measurement]:
+    found = []
     for size in sizes:
         pool = folder / f"memory-{size}"
         runs = {}
         for name, count, first in (("ingest", size, 0), ("index", 1000, size)):
             path = write_lines(folder / f"memory-{name}.jsonl", rows(count, first))
-            command = [sys.executable, __file__, "--ingest-once", str(path), str(pool)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-            runs[name] = json.loads(done.stdout)
+            runs[name] = ingest_by_itself(path, pool)
             path.unlink()
         used = sum(file.stat().st_size for file in pool.rglob("*") if file.is_file())
         index = (pool / "known.sqlite").stat().st_size
         found.append({"rows": size, **runs, "pool_bytes_per_row": used // size, "index_bytes_per_row": index // size})
         print(f"memory: {found[-1]}", file=sys.stderr, flush=True)
         shutil.rmtree(pool)
+    return found
+
+
+def measure_tars(folder: Path, sizes: list[int]) -> list[Measurement]:
+    found = []
+    for size in sizes:
+        shown = ({**row, "conversations": [{**turn, "value": "<image>" * (turn["from"] == "human") + turn["value"]}
+                                           for turn in row["conversations"]]} for row in rows(size))  # fmt: skip
+        path = write_tar(folder / "memory.tar", shown)
+        found.append({"members": 2 * size, "bytes": path.stat().st_size, **ingest_by_itself(path, folder / "tars")})
+        print(f"tars: {found[-1]}", file=sys.stderr, flush=True)
+        path.unlink()
+        shutil.rmtree(folder / "tars")
     return found
 
 
@@ -370,6 +412,11 @@ def tables(result: dict[str, Any]) -> str:
             each = [found["ingest"]["peak_mb"], found["index"]["peak_mb"], found["pool_bytes_per_row"],
                     found["index_bytes_per_row"]]  # fmt: skip
             lines.append(f"| {found['rows']:,} | {' | '.join(map(str, each))} |")
+    if "tars" in result:
+        lines += ["", "Memory of an ingest of a tar, a json member and a picture a row:", "",
+                  "| members | tar, MB | peak, MB |", "| --- | --- | --- |"]  # fmt: skip
+        for found in result["tars"]["measured"]:
+            lines.append(f"| {found['members']:,} | {found['bytes'] // 10**6:,} | {found['peak_mb']} |")
     if "reading" in result:
         lines += [*_reading(result["reading"]["measured"])]
     return "\n".join(lines).strip()
@@ -401,6 +448,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sizes", type=int, nargs="*", default=[30_000, 100_000], help="rows of the memory test")
+    parser.add_argument("--tar-rows", type=int, nargs="*", default=[10_000, 50_000], help="rows of the tars")
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="others stay as they were measured")
     parser.add_argument("--write", action="store_true", help="keep the JSON and put the tables into docs/pool.md")
     parser.add_argument("--ingest-once", nargs=2, help=argparse.SUPPRESS)
@@ -415,6 +463,7 @@ def main() -> None:
             "ingest": lambda: measure_ingest(folder, arguments.rows, arguments.pictures, arguments.rounds),
             "reading": lambda: measure_reading(folder, arguments.rows, arguments.rounds),
             "memory": lambda: measure_memory(folder, arguments.sizes),
+            "tars": lambda: measure_tars(folder, arguments.tar_rows),
         }
         for part in arguments.parts:
             machine = {"cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
