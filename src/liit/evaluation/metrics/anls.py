@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from liit.errors import InputError
 from liit.evaluation.metrics.form import wrong_form
 from liit.evaluation.metrics.registry import Score, metric
@@ -11,8 +13,8 @@ from liit.evaluation.metrics.registry import Score, metric
 def anls(prediction: str, reference: str, *, threshold: float = 0.5) -> Score:
     """Average normalised Levenshtein similarity: 1 - distance / length of the longer, 0 below the threshold.
 
-    Compared without case and surrounding spaces, runs of spaces as one. Of several references the best counts.
-    Wrong format as for `exact-match`, for answers whose value is 0.
+    Compared without case and surrounding spaces, runs of spaces as one, full-width letters as plain ones. Of several
+    references the best counts. Wrong format as for `exact-match`, for answers whose value is 0.
 
     Source: Biten et al., "Scene Text Visual Question Answering", ICCV 2019, equation 1: the value is 1 - NL for
     NL < 0.5, else 0, with NL the distance over the longer length.
@@ -30,7 +32,9 @@ def anls(prediction: str, reference: str, *, threshold: float = 0.5) -> Score:
     """
     if not 0 < threshold <= 1:
         raise InputError(f"metric_options: threshold {threshold} given, expected a number above 0 and up to 1")
-    said, expected = (" ".join(text.casefold().split()) for text in (prediction, reference))
+    said, expected = (
+        " ".join(unicodedata.normalize("NFKC", text).casefold().split()) for text in (prediction, reference)
+    )
     longer = max(len(said), len(expected))
     distance = levenshtein(said, expected) / longer if longer else 0.0
     value = 1.0 - distance if distance < threshold else 0.0
