@@ -204,7 +204,7 @@ class Sharing:
         loop, continuum = self.loop, self.loop.continuum
         names = loop.method.columns(continuum)
         listed: list[list[str]] = json.loads((self.place / COLUMNS).read_text(encoding="utf-8"))
-        layers = loop.bench.vlm.text_config.num_hidden_layers
+        layers = loop.bench.scorer.vlm.text_config.num_hidden_layers
         mates = [other for other in listed if same_passes(names, other, continuum.features, layers)]
         if len(mates) < 2:
             return None

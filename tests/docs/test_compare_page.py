@@ -1,0 +1,34 @@
+"""The table in docs/compare.md is the one of the committed result of its script."""
+
+from __future__ import annotations
+
+import json
+import runpy
+
+from pages import ROOT
+
+SCRIPT = runpy.run_path(str(ROOT / "benchmarks" / "compare.py"))
+PAGE = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
+
+
+def test_the_page_has_the_committed_table() -> None:
+    table = "Not run yet."
+    if SCRIPT["RESULTS"].is_file():
+        table = SCRIPT["markdown"](json.loads(SCRIPT["RESULTS"].read_text(encoding="utf-8")))
+    assert f"{SCRIPT['BEGIN']}\n\n{table}\n\n{SCRIPT['END']}" in PAGE
+
+
+def test_the_table_writes_what_does_not_exist_as_a_dash_and_says_what_was_changed() -> None:
+    row = {
+        "label": "m", "is_reference": False, "is_equal": False, "select_seconds": 1.0, "train_seconds": 4.0,
+        "versus_random": None, "versus_random_low": None, "versus_random_high": None,
+    }  # fmt: skip
+    shown = {*SCRIPT["QUALITY"], *SCRIPT["RETENTION"], *SCRIPT["COSTS"]}
+    row |= {key: 0.5 for column in shown for key in (column.key, f"{column.key}_sd") if key not in row}
+    row |= {"relative_gain": None, "relative_gain_sd": None}
+    result = {"continuum": "c", "budget": 1000, "seeds": [0, 1], "settings": ["budget=50"], "equal_compute": None}
+    text = SCRIPT["markdown"]({**result, "rows": [row], "verdict": ["Nothing."]})
+    assert "| m | 0.500 ± 0.500 | – | 0.500 ± 0.500 | – |" in text
+    assert text.startswith("Continuum `c`, 1,000 samples per step, 2 seeds; settings changed: budget=50.")
+    assert "| 0.25 |" in text
+    assert text.endswith("- Nothing.")
