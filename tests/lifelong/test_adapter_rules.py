@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import command, differing, environment, write_continuum
-from tiny import liit as liit_command
+from tiny import write_continuum
 
 import liit
 from liit.config import load_config
@@ -156,29 +152,3 @@ def test_the_rule_is_said_at_the_start_of_the_run(run: Run, said: dict[str, list
     for rule, words in ADAPTER_RULES.items():
         run(rule)
         assert said[rule] == [f"adapter: {rule}, {words}"]
-
-
-@pytest.mark.slow
-def test_killed_inside_a_training_it_goes_on_there_and_ends_as_undisturbed(model: Path, tmp_path: Path) -> None:
-    """SIGKILL as soon as a checkpoint lies there, again and again; every start must get further."""
-    short = write_continuum(tmp_path / "c", model, steps=2, method="replay")
-    settings = ["training.epochs=8", "training.batch_size=4", "training.save_steps=4", "lora.adapter=merge"]
-    options = [word for setting in settings for word in ("--set", setting)]
-    assert liit_command("run", short, "--out", tmp_path / "calm", *options).returncode == 0
-    out, seen = tmp_path / "out", set()
-    for _ in range(30):
-        process = subprocess.Popen(command("run", short, "--out", out, *options), env=environment())
-        while process.poll() is None:
-            new = {str(path) for path in out.glob("steps/*/adapter.training/checkpoint-*[0-9]")} - seen
-            if new:
-                seen |= new
-                time.sleep(0.05 * (len(seen) % 3))
-                process.send_signal(signal.SIGKILL)
-                break
-            time.sleep(0.01)
-        if process.wait() == 0:
-            break
-    assert process.returncode == 0
-    assert len(seen) >= 3
-    assert differing(out, tmp_path / "calm") == []
-    assert not list(out.glob("steps/*/adapter.training"))

@@ -238,6 +238,10 @@ class Keeper(TrainingHook):
 def test_states_come_back_as_they_were(tmp_path: Path) -> None:
     save_states([Keeper()], tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"keeper.safetensors", "checksums.sha256"}
+    first = (tmp_path / "keeper.safetensors").read_bytes()
+    for _ in range(5):
+        save_states([Keeper()], tmp_path)
+        assert (tmp_path / "keeper.safetensors").read_bytes() == first
     again = Keeper()
     again.kept = HookState()
     load_states([again], tmp_path)
@@ -256,7 +260,7 @@ def spoil(file: Path, how: str) -> None:
         if how == "garbage":
             file.write_bytes(b"garbage")
         else:
-            save_file({}, file, {"format": "another", "facts": json.dumps({})})
+            save_file({}, file, {"liit": json.dumps({"format": "another", "facts": {}})})
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from liit.data import checksums
 from liit.errors import InputError
 from liit.training.hooks.base import HookState, TrainingHook
 
-FORMAT = "liit-hook-1"
+FORMAT, KEY = "liit-hook-1", "liit"
 
 
 def save_states(hooks: Sequence[TrainingHook], directory: Path) -> None:
@@ -22,9 +22,9 @@ def save_states(hooks: Sequence[TrainingHook], directory: Path) -> None:
     for hook in hooks:
         state = hook.state()
         tensors = {name: value.detach().cpu().contiguous() for name, value in state.tensors.items()}
-        facts = json.dumps(dict(state.facts), sort_keys=True)
+        about = json.dumps({"format": FORMAT, "facts": dict(state.facts)}, sort_keys=True)
         files.append(directory / f"{hook.name}.safetensors")
-        save_file(tensors, files[-1], {"format": FORMAT, "facts": facts})
+        save_file(tensors, files[-1], {KEY: about})  # one key: safetensors writes several in no fixed order
     checksums.record(directory, files)
 
 
@@ -41,10 +41,10 @@ def load_states(hooks: Sequence[TrainingHook], directory: Path) -> None:
         checksums.compare(directory, [file])
         try:
             with safe_open(file, "pt") as opened:
-                about = opened.metadata() or {}
+                about = json.loads((opened.metadata() or {}).get(KEY, "{}"))
                 if about.get("format") != FORMAT:
                     raise InputError(f"hooks: {file} is not a hook's state in format {FORMAT}")
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise InputError(f"hooks: {file} cannot be read ({error}); expected what liit wrote") from error
-        hook.load_state(HookState(tensors, json.loads(about["facts"])))
+        hook.load_state(HookState(tensors, about["facts"]))
