@@ -31,12 +31,13 @@ def references_of(sample: Sample, key: str | None) -> References:
         return sample.messages[-1].text
     given: Any = json.loads(sample.raw).get(key)
     texts = [one.get("answer") if isinstance(one, dict) else one for one in given] if isinstance(given, list) else []
-    if not texts or not all(isinstance(text, str) for text in texts):
+    right = [text for text in texts if isinstance(text, str)]
+    if not texts or len(right) < len(texts):
         raise InputError(
             f"answers_key: row {sample.id!r} has {json.dumps(given, ensure_ascii=False)[:80]} under {key!r}, expected "
             'a list of texts or of {"answer": text}'
         )
-    return texts
+    return right
 
 
 def with_instruction(sample: Sample, instruction: str) -> Sample:

@@ -53,7 +53,7 @@ def sentence_bleu(
 
 
 def _bleu(tokenize: str, lowercase: bool, effective_order: bool) -> Any:
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     if tokenize not in TOKENIZERS:
         raise InputError(f"metric_options: tokenize {tokenize!r} is unknown; use one of {', '.join(TOKENIZERS)}")

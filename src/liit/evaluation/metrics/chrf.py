@@ -56,10 +56,10 @@ def sentence_chrf(
 
 
 def _chrf(char_order: int, word_order: int, beta: int) -> Any:
-    from sacrebleu.metrics import CHRF
+    from sacrebleu.metrics.chrf import CHRF
 
     given = {"char_order": char_order, "word_order": word_order, "beta": beta}
     for name, least in (("char_order", 1), ("word_order", 0), ("beta", 1)):
         if not isinstance(given[name], int) or isinstance(given[name], bool) or given[name] < least:
             raise InputError(f"metric_options: {name} {given[name]!r} given, expected a whole number from {least} on")
-    return CHRF(**given)
+    return CHRF(char_order=char_order, word_order=word_order, beta=beta)
