@@ -78,13 +78,15 @@ def test_help_lists_every_command_in_whole_sentences(say: Say) -> None:
 def test_methods_lists_methods_and_selectors(say: Say, facts: Callable[..., Any]) -> None:
     from liit.lifelong.methods import METHODS
     from liit.selection import selectors
+    from liit.training.hooks import hooks
 
     found = facts("methods")
     assert [entry["name"] for entry in found["methods"]] == list(METHODS)
     assert [entry["name"] for entry in found["selectors"]] == list(selectors())
-    assert all(entry["description"] for entry in [*found["methods"], *found["selectors"]])
+    assert [entry["name"] for entry in found["hooks"]] == list(hooks())
+    assert all(entry["description"] for entries in found.values() for entry in entries)
     said = say("methods").out
-    for name in (*METHODS, *selectors()):
+    for name in (*METHODS, *selectors(), *hooks()):
         assert f"  {name} " in said
 
 

@@ -10,9 +10,10 @@ from liit.cli.show import AsJson
 
 @app.command()
 def methods(as_json: AsJson = False) -> None:
-    """List methods and selectors, with the features that each needs."""
+    """List methods, selectors and training hooks, with the features that each needs."""
     from liit.lifelong.methods import METHODS
     from liit.selection import selectors
+    from liit.training.hooks import hooks
 
     found = {
         "methods": [
@@ -29,6 +30,7 @@ def methods(as_json: AsJson = False) -> None:
             {"name": s.name, "description": s.description, "needs": list(s.needs), "reads": list(s.reads)}
             for s in selectors().values()
         ],
+        "hooks": [{"name": h.name, "description": h.description, "needs": []} for h in hooks().values()],
     }
     if as_json:
         print(json.dumps(found))
