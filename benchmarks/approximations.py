@@ -155,9 +155,9 @@ class Stage:
     def use(self, features: FeatureSettings) -> None:
         """Score with these settings from now on."""
         self.bench.continuum = self.continuum.model_copy(update={"features": features})
-        scorer = self.bench.__dict__.get("scorer")
-        if scorer is not None and (features.proxy is None or scorer.continuum.model.path != features.proxy):
-            del self.bench.__dict__["scorer"]
+        scorer = self.bench.__dict__.get("scorer", self.bench)
+        if scorer is self.bench or scorer.continuum.model.path != features.proxy:
+            self.bench.__dict__.pop("scorer", None)
 
     def _proxys_last(self, proxy: str) -> Path:
         """The second step's folder as it would be had it been scored by the proxy, too."""

@@ -219,6 +219,7 @@ class Extraction:
             ids, contents = [sample.id for sample in shard], [sample.content_hash for sample in shard]
             for table in job.tables:
                 self.report.bytes_written += table.append(ids, contents, columns)
+            del columns  # before the next shard's are made
 
     def _twin(self, sample: Sample, *, blind: bool) -> Twin:
         row = self.encoder.encode(sample)
