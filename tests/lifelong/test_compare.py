@@ -150,7 +150,7 @@ def test_a_random_method_at_equal_compute_costs_what_selection_and_training_cost
     donor = compared.result["equal_compute"]["donor"]
     (budgets,) = compared.result["equal_compute"]["budgets"].values()
     random, selecting = (stage_costs(compared.out / f"runs/{name}/seed-3", 1) for name in ("replay", donor))
-    assert random.selection == (0, 0)
+    assert set(random.selection) == {0}
     for step, budget in enumerate(budgets):
         price = random.training[step] / BUDGET
         assert 0 <= selecting.selection[step] - (budget - BUDGET) * price < price
