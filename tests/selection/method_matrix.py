@@ -26,6 +26,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "coincide": [{}, {"k": 4}, {"k": 3, "compat": "official"}],
     "replay": [{}, {"share": 0.25}],
     "perplexity": [{}, {"where": "middle"}, {"where": "bottom"}, {"stratified": True}],
+    "adapt-inf-embedding": [{}, {"expert": "mixture", "k": 3}],
     "adapt-inf": [{}, {"expert": "rank-average"}, {"expert": "mixture", "k": 3}, {"compat": "official", "k": 2}],
 }
 CASES = [(name, options) for name in tuple(selectors()) for options in VARIANTS.get(name, [{}])]

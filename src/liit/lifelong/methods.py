@@ -166,6 +166,7 @@ class Method:
 
 
 _RANDOM, _ADAPT = Part("random"), Part("adapt-inf")
+_EMBEDDING = Part("adapt-inf-embedding", {"experts": ["log_perplexity", "el2n", "entropy", "image_grounding"]})
 _GUIDANCE = (("gradient-guidance", {}),)
 _HALF = Replay(0.5, Part("random-balanced"))
 
@@ -180,6 +181,15 @@ METHODS: dict[str, Method] = {
         Method(
             "lite-adapt-inf", "adapt-inf, and after each step the most redundant samples leave the pool for good",
             _ADAPT, prunes=True,
+        ),
+        Method(
+            "adapt-inf-embedding",
+            "ours: adapt-inf with pseudo-skills by hidden state and experts that need no backward pass",
+            _EMBEDDING,
+        ),
+        Method(
+            "lite-adapt-inf-embedding", "adapt-inf-embedding, pruned as lite-adapt-inf is",
+            _EMBEDDING, prunes=True,
         ),
         Method("replay", "the budget drawn at random from the whole pool, old and new", _RANDOM),
         Method("sequential", "the budget drawn at random from the new data only", _RANDOM, new_only=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from liit.selection import (  # noqa: F401  (importing a module registers its selectors)
+    adapt_inf_embedding,
     adapt_infinity,
     all_rows,
     coincide,

@@ -66,12 +66,41 @@ def adapt_infinity(
     Raises:
         InputError: a malformed option or feature, or no column of any expert.
     """
-    one_of(expert, "expert", MODES)
-    official = as_compat(compat)
-    bins, trim = as_count(bins, "bins", minimum=1), as_fraction(trim, "trim", 0.0, 0.5)
-    offered = _offered(problem, experts)
+    options = ChoiceOptions(expert, experts, k, k_grid, bins, trim, compat, labels)
+    return choose_by_pseudo_skill(problem, "gradient", options)
+
+
+@dataclass(frozen=True)
+class ChoiceOptions:
+    """The options of `adapt_infinity`, which say there what they mean."""
+
+    expert: str
+    experts: Sequence[str] | None
+    k: int | None
+    k_grid: Sequence[int]
+    bins: int
+    trim: float
+    compat: str | None
+    labels: npt.ArrayLike | None
+
+
+def choose_by_pseudo_skill(problem: Problem, feature: str, options: ChoiceOptions) -> Choice:
+    """The rule of `adapt_infinity` with pseudo-skills by any vector feature.
+
+    Args:
+        problem: the feature and the columns of the experts, budget, seed.
+        feature: [N, d], whose directions are clustered.
+        options: of the rule.
+
+    Raises:
+        InputError: a malformed option or feature, or no column of any expert.
+    """
+    expert = one_of(options.expert, "expert", MODES)
+    official = as_compat(options.compat)
+    bins, trim = as_count(options.bins, "bins", minimum=1), as_fraction(options.trim, "trim", 0.0, 0.5)
+    offered = _offered(problem, options.experts)
     table = {e.name: expert_scores(problem, e) for e in offered}
-    skills, info = _pseudo_skills(problem, k, k_grid, labels)
+    skills, info = _pseudo_skills(problem, feature, options)
     members = cluster_members(skills)
     budgets = allocate([len(m) for m in members], problem.budget)
     plan = _Plan(problem, table, expert, bins, trim, clip=not official)
@@ -105,15 +134,14 @@ def _offered(problem: Problem, names: Sequence[str] | None) -> list[ExpertInfo]:
     return chosen
 
 
-def _pseudo_skills(
-    problem: Problem, k: int | None, grid: Sequence[int], labels: npt.ArrayLike | None
-) -> tuple[Ints, dict[str, Any]]:
-    if labels is not None:
-        given, _ = problem.labels(labels, "labels")
-        return given, {"k": int(given.max(initial=-1)) + 1, "curve": [], "without_gradient": 0}
-    rows = problem.unit_rows("gradient")
-    found = cluster(rows, k, grid, problem.seed)
-    return found.labels, {"k": found.k, "curve": found.curve, "without_gradient": int(rows.missing.sum())}
+def _pseudo_skills(problem: Problem, feature: str, options: ChoiceOptions) -> tuple[Ints, dict[str, Any]]:
+    missing = f"without_{feature}"
+    if options.labels is not None:
+        given, _ = problem.labels(options.labels, "labels")
+        return given, {"k": int(given.max(initial=-1)) + 1, "curve": [], missing: 0}
+    rows = problem.unit_rows(feature)
+    found = cluster(rows, options.k, options.k_grid, problem.seed)
+    return found.labels, {"k": found.k, "curve": found.curve, missing: int(rows.missing.sum())}
 
 
 @dataclass
