@@ -30,7 +30,10 @@ def lmms(
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a run's checkpoint on standard benchmarks, through lmms-eval (liit[lmms])."""
+    """Measure a run's checkpoint on benchmarks of lmms-eval.
+
+    The extra liit[lmms] installs it; docs/evaluation.md says what is answered.
+    """
     from importlib.util import find_spec
 
     if find_spec("lmms_eval") is None:  # before the model is loaded, which takes seconds
