@@ -102,6 +102,8 @@ def test_cut_off_while_it_takes_over_it_ends_as_undisturbed(
                     inner(source, target, *more)
                 if (moment, target.name, source) not in seen:
                     seen.add((moment, target.name, source))
+                    (target.parent / "adapter.training").mkdir(exist_ok=True)  # as if it had begun by itself
+                    (target.parent / "adapter.training/state").write_bytes(b"")
                     raise PowerCut
 
         monkeypatch.setattr(sharing, name, call)

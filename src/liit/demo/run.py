@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 from liit.config import Continuum, load_config
 from liit.data.sample import ImageRef
 from liit.demo.continuum import cached_continuum
 from liit.errors import InputError
+from liit.lifelong.ahead import fill_rows, in_processes
 from liit.lifelong.methods import get_method
 from liit.lifelong.parallel import Job, cores, run_jobs
-from liit.lifelong.workbench import Workbench, cache_directory
+from liit.lifelong.workbench import cache_directory
 from liit.model.fingerprint import hash_file
-from liit.model.vision import VisionCache
 
 METHODS = ("adapt-inf", "lite-adapt-inf", "replay", "sequential")
 REFERENCE = "multitask"
@@ -95,31 +93,9 @@ def run_demo(
 
 
 def keep_vision_states(continuum: Continuum, images: Path) -> int:
-    """Compute the frozen tower's outputs for every image of the continuum once, for all methods; how many were new.
-
-    One process per core: the tower's small convolutions gain nothing from a second thread.
-    """
-    files = sorted(images.iterdir())
-    processes = cores()
-    shares = [files[part::processes] for part in range(processes)]
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_one_thread) as executor:
-        return sum(executor.map(_keep, [continuum] * processes, shares))
-
-
-def _one_thread() -> None:
-    import torch
-
-    from liit.model.quiet import quiet_libraries
-
-    quiet_libraries()
-    torch.set_num_threads(1)
-
-
-def _keep(continuum: Continuum, files: Sequence[Path]) -> int:
-    vision = Workbench(continuum).vision
-    if not isinstance(vision, VisionCache):
-        raise InputError("demo: the model's vision tower cannot be kept; expected model.path builtin:demo")
-    return vision.fill(ImageRef(str(file), hash_file(file)) for file in files)
+    """Compute the frozen tower's outputs for every image of the continuum once, for all methods; how many were new."""
+    rows = [[ImageRef(str(file), hash_file(file))] for file in sorted(images.iterdir())]
+    return in_processes(fill_rows, continuum, rows, cores())
 
 
 def _job(path: Path, out: Path, method: str, settings: Sequence[str]) -> Job:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -36,12 +36,10 @@ def keep_vision_states(continuum: Continuum, place: Path, processes: int) -> int
     rows = [sample.images for batch in pool.scan() for sample in batch if sample.images]
     rows += [sample.images for task in tasks for sample in task.samples if sample.images]
     distinct = list({tuple(image.sha256 for image in row): row for row in rows}.values())
-    return in_processes(_keep, continuum, distinct, processes)
+    return in_processes(fill_rows, continuum, distinct, processes)
 
 
-def in_processes(
-    work: Callable[[Continuum, Rows], int], continuum: Continuum, rows: Sequence[Iterable[ImageRef]], processes: int
-) -> int:
+def in_processes(work: Callable[[Continuum, Rows], int], continuum: Continuum, rows: Rows, processes: int) -> int:
     """Share rows of images among processes of one thread each; the sum of what they return."""
     shares = [rows[part::processes] for part in range(processes)]
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_one_thread) as executor:
@@ -57,6 +55,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _keep(continuum: Continuum, rows: Rows) -> int:
+def fill_rows(continuum: Continuum, rows: Rows) -> int:
+    """Compute what is not kept yet of the images of some rows; how many (0 where outputs are not kept at all)."""
     vision = Workbench(continuum).vision
     return vision.fill_rows(rows) if isinstance(vision, VisionCache) else 0

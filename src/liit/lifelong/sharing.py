@@ -120,6 +120,7 @@ class Sharing:
             folder.mkdir(parents=True, exist_ok=True)
             for output in OUTPUTS[name]:
                 _copy(entry / output, folder / output)
+            shutil.rmtree(folder / "adapter.training", ignore_errors=True)  # where a training of its own had come to
             return found
         done = measured(name, lambda: work(progress))
         with new_directory(entry) as part:
