@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from liit.report import composition
 from liit.report.arrivals import arrivals
 from liit.report.clusters import cluster_steps
 from liit.report.heatmap import heat_css, heat_map
+from liit.report.measured import how_measured
 from liit.report.model import STAGES, Run
 from liit.report.pruned import pruned_steps
 from liit.report.reading import open_pool
@@ -93,14 +95,15 @@ def render(runs: tuple[Run, ...], reference: Run | None, seeds: SeedTable | None
 
 def _context(runs: tuple[Run, ...], reference: Run | None, seeds: SeedTable | None) -> dict[str, Any]:
     rows = summarise(runs, reference)
-    best = best_values(rows)
+    best = best_values(rows) if seeds is None else {}  # one of several seeds shows no best
     pools = [open_pool(run.path) for run in runs]
     gallery = Gallery(PICTURE_BYTES)
     palette = composition.palette(runs)
     # Clusters before pruned pairs and last steps before earlier ones: the pictures' budget goes to the important first.
     clusters = [(run, cluster_steps(run, pool, gallery)) for run, pool in zip(runs, pools, strict=True)]
     pruned = [(run, pruned_steps(run, pool, gallery)) for run, pool in zip(runs, pools, strict=True)]
-    table = [(row, [(column.show(row[column.key]), is_best(row, column, best)) for column in COLUMNS]) for row in rows]
+    columns = [column for column in COLUMNS if column.key not in _BENEATH.values()]
+    table = [(row, [(c.show(row[c.key]), is_best(row, c, best), _small(row, c)) for c in columns]) for row in rows]
     return {
         "version": liit_version(),
         "css": Markup(_stylesheet()),  # noqa: S704 - our own file and computed colours, nothing from data
@@ -110,7 +113,8 @@ def _context(runs: tuple[Run, ...], reference: Run | None, seeds: SeedTable | No
         "verdict": verdict(runs, rows) if seeds is None else verdict_over_seeds(seeds),
         "seeds": seeds,
         "seed_parts": [] if seeds is None else _seed_parts(seeds),
-        "columns": COLUMNS,
+        "columns": columns,
+        "formulas": COLUMNS,
         "table": table,
         "reference": reference,
         "gain_skills": _gain_note(rows),
@@ -118,6 +122,7 @@ def _context(runs: tuple[Run, ...], reference: Run | None, seeds: SeedTable | No
         "rare_share": f"{100 * RARE_SHARE:g} %",
         "heat_maps": [(run, heat_map(run)) for run in runs],
         "wrong_format": _wrong_format(runs),
+        "measures": how_measured(runs),
         "last_charts": composition.last_step_charts(runs, palette),
         "step_charts": [(run, composition.step_charts(run, palette)) for run in runs],
         "lift": composition.lift_table(runs),
@@ -132,6 +137,19 @@ def _context(runs: tuple[Run, ...], reference: Run | None, seeds: SeedTable | No
 def liit_version() -> str:
     """The version that writes the report."""
     return str(getattr(liit, "__version__", "unknown"))
+
+
+_BENEATH = {"select_seconds": "select_flops", "train_seconds": "train_flops"}
+"""What stands small under a number, so that the table is no wider than the page."""
+
+
+def _small(row: Mapping[str, Any], column: Column) -> str:
+    """What stands small under a number: an interval, operations, or nothing."""
+    if column.key == "average_accuracy":
+        low, high = row["average_low"], row["average_high"]
+        return "" if math.isnan(low) else f"{low:.3f}–{high:.3f}"
+    below = next((other for other in COLUMNS if other.key == _BENEATH.get(column.key)), None)
+    return "" if below is None or not row[below.key] > 0 else below.show(row[below.key])
 
 
 def _seed_parts(seeds: SeedTable) -> list[tuple[str, tuple[Column, ...], list[tuple[str, str]]]]:
