@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,22 @@ def without_versions(run: Path) -> dict[str, Any]:
     "stage",
     ["2 select", *(pytest.param(s, marks=pytest.mark.slow) for s in ("1 ingest", "1 prune", "2 ingest", "2 prune"))],
 )
-def test_a_run_goes_on_after_a_gc_of_its_pool(
+def test_a_run_goes_on_after_a_gc_of_its_pool_unless_it_was_given_up(
     zygote: Zygote, short: Path, undisturbed: Path, place: Path, stage: str
 ) -> None:
-    out = place / "out"
+    out, given_up = place / "out", place / "given-up"
     stopped_run(zygote, short, out, stage)
-    report = gc(zygote, out)
-    assert list(report["held"]) == ["an unfinished run"]
+    shutil.copytree(out, given_up)
+
+    said = zygote.run("pool", "gc", given_up / "pool")
+    assert "kept for an unfinished run: version" in said.out
+    assert "--ignore-runs" in said.out
+    assert gc(zygote, given_up, "--ignore-runs")["held"] == {}
+    done = zygote.run("run", short, "--out", given_up, "--no-report")
+    assert done.refused, done
+    assert "freed by a gc" in done.err
+
+    assert list(gc(zygote, out)["held"]) == ["an unfinished run"]
     done = zygote.run("run", short, "--out", out, "--no-report")
     assert (done.code, done.err) == (0, ""), done
     assert without_versions(out) == without_versions(undisturbed)
@@ -55,15 +65,3 @@ def test_a_run_goes_on_after_a_gc_of_its_pool(
     done = zygote.run("run", short, "--out", out)  # nothing is left to do but the report
     assert (done.code, done.err) == (0, ""), done
     assert (out / "report.html").is_file()
-
-
-def test_a_run_that_was_given_up_says_what_it_lacks(zygote: Zygote, short: Path, place: Path) -> None:
-    out = place / "out"
-    stopped_run(zygote, short, out, "2 select")
-    said = zygote.run("pool", "gc", out / "pool")
-    assert "kept for an unfinished run: version" in said.out
-    assert "--ignore-runs" in said.out
-    assert gc(zygote, out, "--ignore-runs")["held"] == {}
-    done = zygote.run("run", short, "--out", out, "--no-report")
-    assert done.refused, done
-    assert "freed by a gc" in done.err
