@@ -133,10 +133,9 @@ class Stage:
         changes = dict(setting.changes)
         if changes.get("proxy") == "HALF":
             changes["proxy"] = str(half_model(self.work / "half"))
+        needed = "rescore" in changes or "proxy" in changes
+        last = self._last({n: value for n, value in changes.items() if n != "rescore"}) if needed else None
         self.use(FeatureSettings(**{**self.continuum.features.model_dump(), **changes}))
-        last = self.folder(STEP - 1)
-        if "proxy" in changes:
-            last = self._proxys_last(changes["proxy"])
         report = ExtractionReport()
         start = time.process_time()
         with FlopCounter() as counter:
@@ -159,15 +158,18 @@ class Stage:
         if scorer is self.bench or scorer.continuum.model.path != features.proxy:
             self.bench.__dict__.pop("scorer", None)
 
-    def _proxys_last(self, proxy: str) -> Path:
-        """The second step's folder as it would be had it been scored by the proxy, too."""
-        last, out = self.folder(STEP - 1), self.work / f"last-{Path(proxy).name.replace(':', '-')}"
-        if not out.exists():
-            out.mkdir()
-            for name in ("labels.parquet", "selection.parquet"):
-                shutil.copy(last / name, out / name)
-            old = [sample for sample, new in zip(self.samples, self.new, strict=True) if not new]
-            stages.extract_step(self.bench, None, old, self.names, out / "features")
+    def _last(self, changes: dict[str, Any]) -> Path:
+        """The second step's folder as it would be had it been scored in this way, too."""
+        last, before = self.folder(STEP - 1), self.folder(STEP - 2) / "adapter"
+        if not changes:
+            return last
+        out = self.work / f"last-{len(list(self.work.glob('last-*')))}"
+        out.mkdir()
+        for name in ("labels.parquet", "selection.parquet"):
+            shutil.copy(last / name, out / name)
+        self.use(FeatureSettings(**{**self.continuum.features.model_dump(), **changes}))
+        old = [sample for sample, new in zip(self.samples, self.new, strict=True) if not new]
+        stages.extract_step(self.bench, before, old, self.names, out / "features")
         return out
 
     def unit(self) -> float:

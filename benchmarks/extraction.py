@@ -42,7 +42,7 @@ PARTS: dict[str, Callable[[Subject, int, int], dict[str, Any]]] = {
     "arithmetic": run_arithmetic,
 }
 ROWS = {"demo": 96, "middle": 48, "large": 16, "toy": 6}
-OTHER_ROWS = {"memory": 2048, "scaling": 1024, "fidelity": 256, "counts": 96}
+OTHER_ROWS = {"memory": 3072, "scaling": 1024, "fidelity": 256, "counts": 96}
 TABLE_PARTS = (
     ("features", "demo"),
     ("features", "middle"),

@@ -38,7 +38,7 @@ SEEDS = 5
 def run_memory(subject: Subject, rows: int, rounds: int) -> dict[str, Any]:
     """Peak resident memory above what the loaded model and samples take, each case in a process of its own."""
     del rounds
-    counts = [max(4, rows // 16), max(8, rows // 2), rows]  # by default one shard, and two
+    counts = [max(4, rows // 24), max(8, rows // 3), max(12, 2 * rows // 3), rows]  # by default up to three shards
     cases = [("liit", n) for n in counts] + [("official", min(16, rows))]
     peaks = {f"{method}, {n} samples": _peak_of(method, subject.facts["name"], n) for method, n in cases}
     mb = [peaks[f"liit, {n} samples"] for n in counts]

@@ -90,7 +90,7 @@ class Extractor:
             self.passes = Passes(vlm, head=needs_head, autocast=autocast)
             shares = settings.share_beginnings and self.plan.blind
             images = settings.share_images and self.plan.forward_layers > 1
-            self.sharing = Sharing(self.passes) if shares or images else None
+            self.sharing = Sharing(self.passes, forks=images) if shares or images else None
         self.blind: BlindPass | None = None
         if self.plan.blind:
             blank = BlankPixels(vlm) if settings.blind == "zeros" else None

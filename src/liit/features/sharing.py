@@ -30,6 +30,7 @@ class Sharing:
 
     Args:
         passes: its forward passes.
+        forks: also try whether rows may part on the way.
 
     Attributes:
         packs: rows may share their beginnings all the way.
@@ -37,14 +38,14 @@ class Sharing:
         pictures: a shared beginning may hold images; not in families whose positions depend on them.
     """
 
-    def __init__(self, passes: Passes) -> None:
+    def __init__(self, passes: Passes, *, forks: bool = False) -> None:
         self.passes, self.vlm = passes, passes.vlm
         self.pictures = not (OWN_POSITIONS & self.vlm.takes)
         self.packs, self.forks = False, False
         windows = [getattr(self.vlm.text_config, name, None) for name in WINDOWS]
         if all(window is None or window >= self.vlm.max_length for window in windows):  # a few words would not show it
             with passes.exactly():
-                self.packs, self.forks = self._try()
+                self.packs, self.forks = self._try(forks=forks)
 
     def inputs(self, packed: PackedRows, vision: dict[str, Any]) -> dict[str, Any]:
         """Inputs of the model for packed rows and the vision inputs of their shared beginnings.
@@ -113,7 +114,7 @@ class Sharing:
                 handle.remove()
 
     @torch.no_grad()
-    def _try(self) -> tuple[bool, bool]:
+    def _try(self, *, forks: bool) -> tuple[bool, bool]:
         some, depth = plain_words(self.vlm), len(self.passes.layers)
         rows = [_words("a", [*some[:5], *some[9:12]]), _words("b", [*some[:5], *some[6:8]])]
         packed = lay_out([Pack((0, 1), 5, 10)], rows, self.vlm.device)
@@ -133,6 +134,8 @@ class Sharing:
             packs = same(packed.unpack(whole))
         except REFUSALS:
             return False, False
+        if not forks:
+            return packs, False
         try:
             with self.forked(packed, depth - 1):
                 return packs, packs and same(self.passes.run(self.inputs(packed, {}), depth))
