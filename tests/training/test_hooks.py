@@ -33,6 +33,7 @@ from liit.training.hooks import (
     registry,
     save_states,
 )
+from liit.training.trainer import AdapterTrainer
 
 SETTINGS = TrainingSettings(batch_size=4, learning_rate=1e-2, warmup_ratio=0.0)
 
@@ -279,3 +280,34 @@ def test_options_do_not_reach_the_base_class() -> None:
     """A hook without options has none, and says nothing of its own."""
     hook: Any = TrainingHook()
     assert (hook.name, dict(hook.options), hook.facts(), hook.state()) == ("", {}, {}, HookState())
+
+
+def test_with_float16_the_loss_scale_is_divided_out_before_hooks_and_an_overflow_calls_none(
+    trainee: VLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scaler that a GPU would get, on this machine's processor; the first scale is too large for float16."""
+    make = AdapterTrainer.create_accelerator_and_postprocess
+
+    def scaled(trainer: AdapterTrainer) -> None:
+        make(trainer)
+        trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120, backoff_factor=2.0**-110)
+        trainer.accelerator.native_amp = True
+
+    monkeypatch.setattr(AdapterTrainer, "create_accelerator_and_postprocess", scaled)
+    spy, after = Spy(), Spy("after-clipping")
+    settings = TrainingSettings(
+        batch_size=3, learning_rate=1e-9, warmup_ratio=0.0, autocast="float16", max_grad_norm=0.5
+    )
+    fit(trainee, rows_of(trainee), settings, vision=Pixels(trainee), seed=0, hooks=[spy, after])
+    assert [update.number for update in spy.updates] == [1, 2]
+    whole = trainee_gradients(trainee, spy.updates[0].rows)
+    assert norm(spy.gradients[0]) == pytest.approx(whole, rel=0.1)
+    assert [norm(gradient) for gradient in after.gradients] == pytest.approx([0.5, 0.5], rel=1e-3)
+
+
+def trainee_gradients(vlm: VLM, rows: tuple[int, ...]) -> float:
+    """Norm of the gradient of some rows in float32, of a model whose weights have hardly moved."""
+    from liit.training.gradients import RowGradients, trained_parameters
+
+    gradients = RowGradients(vlm, rows_of(vlm), Pixels(vlm), trained_parameters(vlm), None)
+    return norm(gradients.of_loss(rows))
