@@ -49,7 +49,7 @@ class Earlier:
         """Stratum number (N,) int64 of some rows."""
         cluster = np.asarray([self.clusters.get(one, -1) for one in ids], dtype=np.int64)
         trained = np.asarray([one in self.trained for one in ids], dtype=bool)
-        return 2 * cluster + trained
+        return np.asarray(2 * cluster + trained)
 
 
 def lots(ids: Sequence[str], seed: int, checkpoint: str) -> np.ndarray:
