@@ -12,6 +12,7 @@ import pytest
 from tiny import BUDGET, differing, here, write_continuum
 
 import liit
+from liit.errors import InputError
 from liit.lifelong import ahead, compare, sharing
 from liit.lifelong.compare_compute import enlarged_budgets, most_expensive, stage_costs
 from liit.lifelong.loop import run
@@ -211,6 +212,24 @@ def test_a_directory_of_something_else_is_refused(
     assert said.code == 2
     assert "exists and is not a comparison" in said.err
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["photo.png"]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_run_that_is_refused_takes_nothing_with_it_that_has_begun(
+    short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    def refuse(jobs: Sequence[Job], at_once: int, show: Callable[[str], None]) -> None:
+        if begun:
+            (tmp_path / "out/runs/replay/seed-3").mkdir(parents=True)
+            (tmp_path / "out/runs/replay/seed-3/run.json").write_text("{}")
+        raise InputError("model.path: not there")
+
+    monkeypatch.setattr(compare, "run_jobs", refuse)
+    monkeypatch.setattr(ahead, "keep_vision_states", lambda continuum, place, processes: 0)
+    with pytest.raises(InputError, match=r"model\.path"):
+        compare.compare(short, ["replay"], 1, tmp_path / "out")
+    assert (tmp_path / "out/runs/replay/seed-3/run.json").is_file() == begun
+    assert (tmp_path / "out").exists() == begun
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from liit.config import Continuum, config_sha256, dump_config, load_config
 from liit.errors import InputError
 from liit.lifelong.methods import Method, get_method, problem_with
 from liit.lifelong.parallel import Job
-from liit.lifelong.rundir import RunDirectory, nothing_left_of, write_json, write_text
+from liit.lifelong.rundir import RunDirectory, take_back, write_json, write_text
 
 FORMAT = 1
 RANDOM, BALANCED, REFERENCE = "replay", "random-balanced", "multitask"
@@ -131,7 +131,7 @@ class Plan:
     def directory(self) -> Iterator[None]:
         """Make the comparison's directory when it is new, and keep a second process out.
 
-        Wrong input that shows before anything is done leaves nothing behind.
+        Wrong input that shows before any run has begun leaves nothing behind.
 
         Raises:
             InputError: another process is at it, or it holds another comparison or something else.
@@ -139,19 +139,25 @@ class Plan:
         import fcntl
 
         self._check()
-        with nothing_left_of(self.out):
+        new = [folder for folder in (self.out, *self.out.parents) if not folder.exists()]
+        fresh = not (self.out / "plan.json").is_file()
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            stream = (self.out / "lock").open("w")
+        except OSError as error:
+            raise InputError(f"out: cannot make {self.out} ({error.strerror}); name another directory") from error
+        with stream:
             try:
-                self.out.mkdir(parents=True, exist_ok=True)
-                stream = (self.out / "lock").open("w")
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise InputError(f"out: cannot make {self.out} ({error.strerror}); name another directory") from error
-            with stream:
-                try:
-                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
-                    raise InputError(f"out: another process compares in {self.out}; wait, or name another") from error
+                raise InputError(f"out: another process compares in {self.out}; wait, or name another") from error
+            try:
                 self._describe()
                 yield
+            except InputError:
+                if fresh and not any(self.out.glob("runs/*/*/run.json")):  # a run that has begun stays
+                    take_back(self.out, new)
+                raise
 
     def _describe(self) -> None:
         write_json(self.out / "plan.json", self._identity())

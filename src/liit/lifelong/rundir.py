@@ -108,7 +108,7 @@ class RunDirectory:
                 yield
             except InputError:
                 if fresh and not self._state["stages"]:
-                    _take_back(self.path, new)
+                    take_back(self.path, new)
                 raise
 
     def _describe(self) -> None:
@@ -184,11 +184,11 @@ def nothing_left_of(path: Path) -> Iterator[None]:
         yield
     except InputError:
         if fresh and path.is_dir():
-            _take_back(path, new)
+            take_back(path, new)
         raise
 
 
-def _take_back(path: Path, new: Sequence[Path]) -> None:
+def take_back(path: Path, new: Sequence[Path]) -> None:
     """Remove what a run wrote into a directory that was not there, or was empty, before."""
     for child in path.iterdir():
         if child.is_dir():
