@@ -114,3 +114,8 @@ def test_doctor_counts_rows_that_will_be_scored(continuum: Path, model: Path, mo
     assert rows(SOME) == [ROWS, ROWS + 24, ROWS + 48]
     assert rows(f"features.proxy={model}") == [ROWS] * 3
     assert predict(continuum, SOME).feature_bytes == predict(continuum).feature_bytes
+
+
+def test_proxy_that_is_not_there_is_named_by_its_setting(short: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"features\.proxy: cannot load"):
+        run(short, tmp_path / "run", overrides=[f"features.proxy={tmp_path / 'nowhere'}"])

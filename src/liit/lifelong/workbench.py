@@ -10,6 +10,7 @@ import numpy as np
 
 from liit.config import Continuum
 from liit.data import checksums
+from liit.errors import InputError
 from liit.model.chain import CHAIN, merge_adapter, read_chain, restore_weights
 from liit.model.chat import ChatEncoder
 from liit.model.lora import CONFIG, WEIGHTS, attach_lora, load_adapter
@@ -74,7 +75,7 @@ class Workbench:
             return self
         model = self.continuum.model.model_copy(update={"path": proxy, "revision": None})
         features = self.continuum.features.model_copy(update={"proxy": None})
-        return Workbench(self.continuum.model_copy(update={"model": model, "features": features}))
+        return _Scorer(self.continuum.model_copy(update={"model": model, "features": features}))
 
     @cached_property
     def encoder(self) -> ChatEncoder:
@@ -152,3 +153,13 @@ class Workbench:
             modules=lora.target_modules,
             seed=derived_seed(self.continuum.seed, step, "lora"),
         )
+
+
+class _Scorer(Workbench):
+    """The bench of a proxy."""
+
+    def _load(self, device: str | None = None) -> VLM:
+        try:
+            return super()._load(device)
+        except InputError as error:
+            raise InputError(str(error).replace("model.path", "features.proxy", 1)) from error
