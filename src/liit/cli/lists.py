@@ -10,7 +10,7 @@ from liit.cli.show import AsJson
 
 @app.command()
 def methods(as_json: AsJson = False) -> None:
-    """List methods, selectors and training hooks, with the features that each needs."""
+    """List methods, selectors and hooks, and the features they need."""
     from liit.lifelong.methods import METHODS
     from liit.selection import selectors
     from liit.training.hooks import hooks
