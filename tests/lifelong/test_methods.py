@@ -156,6 +156,29 @@ def test_replay_shares_the_budget_and_each_side_fills_up_the_other(
     assert info["new"] + info["replayed"] == min(budget, 50)
 
 
+@pytest.mark.parametrize("own", [
+    {"selector": "random", "new_only": True}, {"selector": "random"}, {"selector": "density", "new_only": True},
+])  # fmt: skip
+def test_a_pruner_gets_the_cluster_of_every_sample_whatever_the_selector_saw(
+    folder: Path, tmp_path: Path, own: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from liit.lifelong import choosing
+
+    continuum = loaded(folder, "method=p", methods={"p": own | {"pruner": "semantic"}})
+    columns = choosing._columns
+
+    def with_embedding(pool: Pool, candidates: Candidates) -> dict[str, Any]:
+        vectors = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+        return {**columns(pool, candidates), "embedding": vectors}
+
+    monkeypatch.setattr(choosing, "_columns", with_embedding)
+    sources, _ = choose(continuum, "p", tmp_path)
+    assert (set(sources) == {"c"}) is own.get("new_only", False)
+    ids, labels = choosing.read_labels(tmp_path / "labels.parquet")
+    assert ids == _Pool().ids_
+    assert set(labels) <= {0, 1, 2}
+
+
 def test_a_share_of_a_quarter_is_rounded_half_up(folder: Path, tmp_path: Path) -> None:
     own = {"q": {"selector": "random", "replay": {"share": 0.25, "selector": "random"}}}
     sources, _ = choose(loaded(folder, "budget=10", methods=own), "q", tmp_path)

@@ -78,13 +78,12 @@ def select_step(
         selection = _numbered(selection, rows)
     else:
         selection = _with_replay(method, continuum, columns, candidates, budget, number)
-    labels = selection.labels
-    if labels is None and method.prunes:  # the pruner compares within clusters
+    facts = write_selection(selection, method.name, budget, pool, [candidates.ids[int(row)] for row in rows], out)
+    if method.prunes and (selection.labels is None or len(rows) < len(candidates.ids)):
+        # the pruner compares within clusters, and needs one for every sample
         settings, seed = continuum.selection, derived_seed(continuum.seed, number, "prune")
         labels = spherical_kmeans(columns[PRUNER_NEEDS], settings.k, settings.k_grid, seed).labels
-    facts = write_selection(selection, method.name, budget, pool, [candidates.ids[row] for row in rows], out)
-    if labels is not None:
-        write_labels(out / "labels.parquet", [candidates.ids[r] for r in rows], labels)
+        write_labels(out / "labels.parquet", candidates.ids, labels)
     return facts
 
 

@@ -84,8 +84,8 @@ class Part:
         }
         nothing |= {name: np.zeros(0, np.float32) for name in (*info.needs, *info.reads) if name in _SCALARS}
         nothing |= {"id": np.zeros(0, "<U1"), "source": np.zeros(0, "<U1"), "new": np.zeros(0, bool)}
-        given = {"queries": np.ones((1, 2), np.float32)} if self.targeted else {}
-        select(self.selector, nothing, 0, 0, **self.options, **given)
+        options = dict(self.options) | ({"queries": np.ones((1, 2), np.float32)} if self.targeted else {})
+        select(self.selector, nothing, 0, 0, **options)
 
 
 _SCALARS = (
@@ -167,7 +167,7 @@ class Method:
 
 _RANDOM, _ADAPT = Part("random"), Part("adapt-inf")
 _EMBEDDING = Part("adapt-inf-embedding", {"experts": ["log_perplexity", "el2n", "entropy", "image_grounding"]})
-_GUIDANCE = (("gradient-guidance", {}),)
+_GUIDANCE: tuple[tuple[str, Mapping[str, Any]], ...] = (("gradient-guidance", {}),)
 _HALF = Replay(0.5, Part("random-balanced"))
 
 METHODS: dict[str, Method] = {

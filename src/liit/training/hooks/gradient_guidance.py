@@ -204,8 +204,8 @@ def _pattern(text: str | None) -> re.Pattern[str] | None:
 
 
 def _norm(tensors: Iterable[Tensor]) -> Tensor:
-    norms = torch.stack([tensor.float().norm() for tensor in tensors])
-    return torch.linalg.vector_norm(norms)
+    total: Tensor = torch.stack([tensor.float().norm() for tensor in tensors]).norm()
+    return total
 
 
 def _shrink(moved: Tensor, reference: Tensor) -> Tensor:
