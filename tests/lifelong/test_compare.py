@@ -141,7 +141,7 @@ def test_every_comparison_has_both_random_methods_the_reference_and_equal_comput
     assert written["rows"][0]["average_accuracy"] == result["rows"][0]["average_accuracy"]
     extracted = next(row for row in written["shared"] if row["stage"] == "extract")
     assert (extracted["step"], extracted["times"]) == (1, 1)
-    assert compare.in_words([extracted]).startswith("shared: step 1 extract 1 times (")
+    assert compare.in_words([extracted]).startswith("shared: step 1 extract once (")
     text = (compared.out / "compare.txt").read_text()
     assert all(label in text for label in labels)
     assert "random-balanced@equal-compute" in (compared.out / "report.html").read_text(encoding="utf-8")

@@ -215,5 +215,8 @@ def in_words(shared: Sequence[Mapping[str, Any]]) -> str:
     """What was taken over, on one line."""
     if not shared:
         return "shared: nothing"
-    parts = (f"step {row['step']} {row['stage']} {row['times']} times ({row['seconds']:.0f} s)" for row in shared)
+    parts = []
+    for row in shared:
+        times = "once" if row["times"] == 1 else f"{row['times']} times"
+        parts.append(f"step {row['step']} {row['stage']} {times} ({row['seconds']:.0f} s)")
     return f"shared: {', '.join(parts)}; {sum(row['seconds'] for row in shared):.0f} s saved in all"
