@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,15 @@ class Training:
             return result
 
         monkeypatch.setattr(AdapterTrainer, "train", train)
+        module = sys.modules["liit.training.fit"]
+        arguments = module.training_arguments
+
+        def seldom(*given: Any, **options: Any) -> Any:
+            made = arguments(*given, **options)
+            made.logging_steps = 3  # as in long trainings: losses are summed from one log to the next
+            return made
+
+        monkeypatch.setattr(module, "training_arguments", seldom)
 
     def run(self, cut: int | None = None, *, guided: bool = False, seed: int = 0, **changes: Any) -> dict[str, Any]:
         vlm = self.load()
