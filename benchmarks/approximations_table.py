@@ -63,8 +63,12 @@ def gains(results: dict[str, Any]) -> str:
     for name, seeds in found.items():
         for seed, one in seeds.items():
             title = results["settings"][name]["title"]
-            rows.append((title, seed, f"{one['average_accuracy']:.3f}", f"{one['cpu_seconds']:.0f} s"))
-    return _table(("a whole run of adapt-inf", "seed", "average accuracy at the end", "CPU time of the run"), rows)
+            accuracy = f"{one['average_accuracy']:.3f} ({one['average_low']:.3f} to {one['average_high']:.3f})"
+            rows.append((title, seed, accuracy, f"{one['cpu_seconds']:.0f} s"))
+    return _table(
+        ("a whole run of adapt-inf", "seed", "average accuracy at the end (interval over rows)", "CPU time of the run"),
+        rows,
+    )
 
 
 def _spread(values: list[float]) -> str:
