@@ -181,5 +181,6 @@ def test_the_data_card_states_the_counts_of_the_built_files(built):
     duplicates = built.manifest["near_duplicates"]
     assert f"{len(built.pool)} training rows over {pictures['train']} pictures" in flat
     assert f"20 evaluation rows per skill over {pictures['eval']} other pictures" in flat
-    assert f"development rows (`dev/`, for choosing settings, and queries for the methods that need some) over {pictures['dev']} more" in flat
+    dev = "(`dev/`, for choosing settings, and queries for the methods that need some)"
+    assert f"development rows {dev} over {pictures['dev']} more" in flat
     assert f"({duplicates['reworded'] + duplicates['redrawn']}, {duplicates['share']:.0%})".replace("%", " %") in flat
