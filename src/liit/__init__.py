@@ -32,6 +32,7 @@ _HOMES = {
     "Continuum": "liit.config",
     "load_config": "liit.config",
     "run": "liit.lifelong",
+    "compare": "liit.lifelong.compare",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from liit.features import FeatureStore as FeatureStore
     from liit.features import extract as extract
     from liit.lifelong import run as run
+    from liit.lifelong.compare import compare as compare
     from liit.model.vlm import load_vlm as load_vlm
     from liit.pruning import semantic_prune as semantic_prune
     from liit.selection import Selection as Selection
