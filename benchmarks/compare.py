@@ -27,7 +27,8 @@ RESULTS = Path(__file__).parent / "results" / "compare.json"
 PAGE = Path(__file__).parents[1] / "docs" / "compare.md"
 BEGIN, END = "<!-- table of benchmarks/compare.py -->", "<!-- end of the table -->"
 METHODS = (
-    "adapt-inf", "adapt-inf-embedding", "lite-adapt-inf", "lite-adapt-inf-embedding", "rds-plus", "gist", "scalselect", "coincide",
+    "adapt-inf", "adapt-inf-embedding", "lite-adapt-inf", "lite-adapt-inf-embedding",
+    "rds-plus", "gist", "scalselect", "coincide",
     "sequential", "half-replay", "dgg", "dgg+adapt-inf", "ewc",
 )  # fmt: skip
 SECONDS = {"select_seconds", "train_seconds", "evaluate_seconds"}
