@@ -52,14 +52,12 @@ def run(
     loaded = continuum if isinstance(continuum, Continuum) else load_config(continuum, overrides)
     method = get_method(loaded.method, loaded)
     check_trackers(loaded.training)
-    rule = loaded.lora.adapter
-    make_hooks(method.hooks, rule)  # refuses now what it would refuse when training begins
+    make_hooks(method.hooks, loaded.lora.adapter)  # refuses now what it would refuse when training begins
     directory = RunDirectory(Path(out), loaded)
     reporter = reporter or Reporter()
     with directory.exclusive():
         if done := len(directory.stages):
             reporter.say(f"{directory.path}: {done} stages are complete, going on after them")
-        reporter.say(f"adapter: {rule}, {ADAPTER_RULES[rule]}")
         Loop(directory, method, reporter, shared).run()
     return directory
 
@@ -93,7 +91,9 @@ class Loop:
         self.queries = QuerySource(self.continuum, self.directory.path / "queries", self.tasks)
         if self.method.targeted:
             self.queries.check()
-        self._evaluate(0, None)
+        self._evaluate(0, None)  # first of all, for it shows whether model and questions can be read
+        rule = self.continuum.lora.adapter
+        self.reporter.say(f"adapter: {rule}, {ADAPTER_RULES[rule]}")
         adapter: Path | None = None
         for number in range(1, last + 1):
             self._hold(number, last)
