@@ -25,6 +25,7 @@ def test_a_run_prints_a_line_per_stage_a_table_and_the_report_and_nothing_else(s
     done = liit("run", short, "--out", out)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
+    assert lines.pop(1) == "adapter: continue, every step trains the adapter of the last step on"
     assert all(STAGE.fullmatch(line) for line in lines[:6]), lines
     assert lines[1].endswith("; 40 samples added, pool of 40")
     assert lines[6] == ""

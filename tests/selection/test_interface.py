@@ -32,6 +32,7 @@ SIGNATURES: dict[str, list[tuple[str, Any]]] = {
 }
 NEEDS = {
     "adapt-inf": ("gradient",),
+    "adapt-inf-embedding": ("embedding",),
     "rds-plus": ("last_hidden_weighted",),
     "gist": ("gradient",),
     "scalselect": ("instructed_vision",),

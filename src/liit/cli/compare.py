@@ -31,7 +31,7 @@ def compare(
     csv: Annotated[Path | None, typer.Option(help="Also write the table to this file, as CSV.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare methods over seeds: one table of accuracy, forgetting and costs, and a report.
+    """Compare methods over seeds: one table and one report.
 
     Random choice, from the whole pool (replay) and evenly from its sources (random-balanced), is always among them.
     Stopped anywhere, the same command goes on; with more methods or seeds it takes the runs that are there.

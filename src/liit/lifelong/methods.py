@@ -2,6 +2,8 @@
 
 A method puts together a selector, a pruner and training hooks. Those below have names of their own; every registered
 selector is a method under its own name too; and a continuum file defines further ones under ``methods``.
+
+Selectors are imported when they are first asked for: the command line reads this module, and should start fast.
 """
 
 from __future__ import annotations
@@ -10,15 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from liit.config.names import unknown_name
 from liit.errors import InputError
-from liit.selection import experts, select, selectors
-from liit.selection.registry import SelectorInfo, check_options, find_selector
 
 if TYPE_CHECKING:
     from liit.config import Continuum
+    from liit.selection import SelectorInfo
 
 GIVEN = ("queries", "groups", "labels")
 """Options of selectors that a run fills in; nobody writes them into a file."""
@@ -42,6 +41,8 @@ class Part:
     @property
     def info(self) -> SelectorInfo:
         """The registered selector."""
+        from liit.selection.registry import find_selector
+
         return find_selector(self.selector)
 
     @property
@@ -64,6 +65,8 @@ class Part:
 
     def columns(self, continuum: Continuum) -> tuple[str, ...]:
         """Every feature column that it reads under a continuum: what it needs, and what its experts need."""
+        from liit.selection import experts
+
         competing = self.settings(continuum).get("experts") or ()
         wanted = [column for name in competing for column in experts()[name].needs]
         return tuple(dict.fromkeys([*self.needs, *wanted]))
@@ -74,6 +77,11 @@ class Part:
         Raises:
             InputError: an unknown selector or option, one that the run fills in, or a value that the selector refuses.
         """
+        import numpy as np
+
+        from liit.selection import select
+        from liit.selection.registry import check_options
+
         info = self.info
         taken = [name for name in self.options if name in GIVEN]
         if taken:
@@ -220,6 +228,8 @@ def methods(continuum: Continuum | None = None) -> dict[str, Method]:
     Args:
         continuum: whose ``methods`` count too.
     """
+    from liit.selection import selectors
+
     named = METHODS | ({} if continuum is None else _defined(continuum))
     alone = {
         name: Method(name, f"{info.description}, from the whole pool", Part(name))
@@ -274,6 +284,8 @@ def problem_with(continuum: Continuum) -> tuple[tuple[str | int, ...], str] | No
     Returns:
         The key to mend and one line about it.
     """
+    from liit.selection import selectors
+
     for name, method in _defined(continuum).items():
         if name in METHODS or name in selectors():
             return ("methods", name), f"methods.{name}: liit has a method of that name; choose another"
