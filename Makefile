@@ -5,7 +5,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # How to get torch when the default build is not the one you want; docs/install.md has examples.
 TORCH_ARGS ?=
-PYTEST_ARGS ?=
+# Two workers take a bit more than half the time of one; each file's tests stay together.
+PYTEST_ARGS ?= -n 2 --dist loadfile
 BIN := .venv/bin
 
 # OpenMP threads that wait give up their core instead of spinning. With another job on the machine, spinning threads made
