@@ -17,9 +17,9 @@ from liit.lifelong.parallel import Job, cores, run_jobs
 from liit.lifelong.workbench import cache_directory
 from liit.model.fingerprint import hash_file
 
-METHODS = ("adapt-inf", "lite-adapt-inf", "replay", "sequential")
+METHODS = ("adapt-inf", "lite-adapt-inf-embedding", "replay", "sequential")
 REFERENCE = "multitask"
-START_ORDER = ("adapt-inf", "multitask", "replay", "lite-adapt-inf", "sequential")
+START_ORDER = ("adapt-inf", "multitask", "lite-adapt-inf-embedding", "replay", "sequential")
 
 
 @dataclass(frozen=True, slots=True)
