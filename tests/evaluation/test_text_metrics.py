@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from liit import plugins
 from liit.errors import InputError
 from liit.evaluation.metrics import Score, get_metric, metric, metric_info, metric_problem, normalise, score_skill
 from liit.evaluation.metrics import registry as registered
@@ -206,7 +207,7 @@ def test_a_package_of_others_brings_a_metric_by_its_entry_point(monkeypatch: pyt
     module.__getattr__ = lambda name: load() if name == "load" else None  # type: ignore[method-assign]
     monkeypatch.setitem(sys.modules, "their_metrics", module)
     entry = EntryPoint("first-letter", "their_metrics:load", registered.ENTRY_POINTS)
-    monkeypatch.setattr(registered, "entry_points", lambda group: [entry] if group == registered.ENTRY_POINTS else [])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [entry] if group == registered.ENTRY_POINTS else [])
     monkeypatch.setattr(registered, "_METRICS", dict(registered._METRICS))
     assert score("first-letter", "Cat", "cow") == (1.0, False)
     assert score("first-letter", "Cat", "cow", case=True) == (0.0, False)

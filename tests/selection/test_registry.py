@@ -7,6 +7,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from liit import plugins
 from liit.selection import Choice, Problem, register_selector, registry, select, selectors
 
 
@@ -49,7 +50,7 @@ def test_a_selector_that_misses_the_budget_is_caught() -> None:
 
 def entry(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     point = EntryPoint("theirs", value, registry.ENTRY_POINTS)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == registry.ENTRY_POINTS else [])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == registry.ENTRY_POINTS else [])
 
 
 def test_other_packages_register_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_vlm import mixed_samples
 
+from liit import plugins
 from liit.config import TrainingSettings
 from liit.errors import InputError
 from liit.model.chat import ChatEncoder, Encoded
@@ -208,8 +209,8 @@ def test_hooks_of_other_packages_come_by_entry_point(registered: None, monkeypat
         def load(self) -> None:
             register_hook("theirs")(type("Theirs", (TrainingHook,), {"__doc__": "Of another package."}))
 
-    monkeypatch.setattr(registry, "entry_points", lambda group: [Entry()] if group == "liit.hooks" else [])
-    monkeypatch.setattr(registry, "_loaded", set())
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [Entry()] if group == "liit.hooks" else [])
+    monkeypatch.setattr(plugins, "_loaded", set())
     assert find_hook("theirs").description == "Of another package."
 
     class Broken(Entry):
@@ -218,7 +219,7 @@ def test_hooks_of_other_packages_come_by_entry_point(registered: None, monkeypat
         def load(self) -> None:
             raise ImportError("no module named broken")
 
-    monkeypatch.setattr(registry, "entry_points", lambda group: [Broken()])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [Broken()])
     with pytest.raises(InputError, match=r"hook 'theirs' \(broken.module\) cannot be imported: no module"):
         hooks()
 

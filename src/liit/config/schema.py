@@ -6,14 +6,10 @@ Values are strict: `epochs: "3"`, `epochs: true` and `epochs: 3.0` are errors, n
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -25,99 +21,33 @@ from pydantic import (
 )
 
 from liit.config import names
-
-BUILTIN_MODELS = ("builtin:demo",)
-Items = TypeVar("Items", bound=tuple[object, ...])
-Dtype = Literal["float32", "bfloat16", "float16"]
-Tracker = Literal["tensorboard", "wandb", "trackio"]
-
-
-def _safe_name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text):
-        raise ValueError(
-            f"got '{text}', expected a name that can be part of a file name: "
-            "letters, digits, '.', '_' and '-', at most 64 of them, the first a letter or digit"
-        )
-    return text
-
-
-def _method_name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", text):
-        raise ValueError(
-            f"got '{text}', expected a name of letters, digits, '.', '_', '+' and '-', at most 64 of them, the first a "
-            "letter or digit"
-        )
-    return text
+from liit.config.fields import (
+    Dtype,
+    EmbeddingLayers,
+    Expert,
+    ExpertMode,
+    FileName,
+    Format,
+    Layers,
+    LocalPath,
+    MethodName,
+    Metric,
+    Section,
+    Selector,
+    Text,
+    Tracker,
+    ascending,
+    different,
+    regex_or_names,
+    resolve_model,
+    some,
+)
 
 
-def _resolve(path: Path, info: ValidationInfo) -> Path:
-    """Make a path absolute, taking it from the folder of the continuum file (or the working directory without one)."""
-    base = (info.context or {}).get("base", Path.cwd())
-    return Path(base, path.expanduser()).resolve()
-
-
-def _resolve_model(path: str, info: ValidationInfo) -> str:
-    """Keep `builtin:` names and hub ids; make everything that is a path absolute."""
-    if path.startswith("builtin:"):
-        if path not in BUILTIN_MODELS:
-            raise ValueError(names.unknown_name("built-in model", path, BUILTIN_MODELS))
-        return path
-    local = _resolve(Path(path), info)
-    return str(local) if path.startswith(("/", ".", "~")) or local.exists() else path
-
-
-def _some(items: Items) -> Items:
-    # Not Field(min_length=1): pydantic counts only the valid items, so one wrong item would be reported twice.
-    if not items:
-        raise ValueError("got an empty list, expected at least one item")
-    return items
-
-
-def _regex_or_names(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-    if isinstance(value, str):
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"got '{value}', expected a regular expression, but {error}") from error
-    return value
-
-
-def _ascending(grid: tuple[int, ...]) -> tuple[int, ...]:
-    if list(grid) != sorted(set(grid)):
-        raise ValueError(f"got {list(grid)}, expected different numbers in ascending order")
-    return grid
-
-
-def _different(items: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(items)) != len(items):
-        raise ValueError(f"got {list(items)}, expected each name once")
-    return items
-
-
-FileName = Annotated[str, AfterValidator(_safe_name)]
-LocalPath = Annotated[Path, AfterValidator(_resolve)]
-Text = Annotated[str, Field(min_length=1)]
-MethodName = Annotated[str, AfterValidator(_method_name)]
-Selector = Annotated[str, AfterValidator(names.one_of("selector", names.selectors))]
-Format = Annotated[str, AfterValidator(names.one_of("format", names.formats))]
-Metric = Annotated[str, AfterValidator(names.one_of("metric", names.metrics)), AfterValidator(names.usable_metric)]
-Expert = Annotated[str, AfterValidator(names.one_of("expert", names.experts))]
-ExpertMode = Annotated[str, AfterValidator(names.one_of("way to choose an expert", names.expert_modes))]
-Layer = Literal["middle"] | int
-Layers = Literal["middle", "all"] | int | Annotated[tuple[int, ...], AfterValidator(_some)]
-
-
-EmbeddingLayers = Layer | Annotated[tuple[Layer, ...], AfterValidator(_some)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
-
-
-class ModelSettings(_Section):
+class ModelSettings(Section):
     """Which vision-language model is tuned, and how it is loaded."""
 
-    path: Annotated[str, Field(min_length=1), AfterValidator(_resolve_model)] = Field(
+    path: Annotated[str, Field(min_length=1), AfterValidator(resolve_model)] = Field(
         description="a Hugging Face model id, a folder with a checkpoint, or builtin:demo"
     )
     dtype: Dtype = Field("float32", description="type of the frozen weights")
@@ -134,7 +64,7 @@ class ModelSettings(_Section):
     )
 
 
-class LoraSettings(_Section):
+class LoraSettings(Section):
     """The trainable part of the model: low-rank adapters on the language model."""
 
     r: PositiveInt = Field(128, description="rank")
@@ -143,7 +73,7 @@ class LoraSettings(_Section):
         0.05, description="dropout before the adapter, in training only"
     )
     target_modules: Annotated[
-        str | Annotated[tuple[Text, ...], AfterValidator(_some)], AfterValidator(_regex_or_names)
+        str | Annotated[tuple[Text, ...], AfterValidator(some)], AfterValidator(regex_or_names)
     ] = Field(
         "language-linear",
         description="language-linear, language-and-projector-linear, a list of name ends, or a regex on full names",
@@ -155,7 +85,7 @@ class LoraSettings(_Section):
     )
 
 
-class TrainingSettings(_Section):
+class TrainingSettings(Section):
     """How one step is trained."""
 
     epochs: PositiveInt = Field(1, description="passes over the selection")
@@ -188,7 +118,7 @@ class TrainingSettings(_Section):
     save_steps: PositiveInt | None = Field(
         50, description="optimizer steps between the states that a killed training goes on from; null: it begins anew"
     )
-    report_to: Literal["none"] | Annotated[tuple[Tracker, ...], AfterValidator(_some)] = Field(
+    report_to: Literal["none"] | Annotated[tuple[Tracker, ...], AfterValidator(some)] = Field(
         "none", description="none, or a list of trackers that get loss and learning rate: tensorboard, wandb, trackio"
     )
 
@@ -209,7 +139,7 @@ class TrainingSettings(_Section):
         return self
 
 
-class RescoreSettings(_Section):
+class RescoreSettings(Section):
     """Which rows of the last step's pool are scored again; the rest is predicted from the last step's features."""
 
     share: Annotated[float, Field(gt=0, lt=1)] = Field(0.25, description="part of these rows that is scored again")
@@ -219,7 +149,7 @@ class RescoreSettings(_Section):
     )
 
 
-class FeatureSettings(_Section):
+class FeatureSettings(Section):
     """What the extraction pass computes for each sample."""
 
     layers: Layers = Field(
@@ -256,7 +186,7 @@ class FeatureSettings(_Section):
     autocast: Literal["bfloat16"] | None = Field(
         None, description="compute matrix products of the scoring passes in this type; changes the third digit"
     )
-    proxy: Annotated[str, Field(min_length=1), AfterValidator(_resolve_model)] | None = Field(
+    proxy: Annotated[str, Field(min_length=1), AfterValidator(resolve_model)] | None = Field(
         None,
         description="score with this model, as it is and with a fresh adapter, instead of with the one in training",
     )
@@ -271,7 +201,7 @@ class FeatureSettings(_Section):
         return self
 
 
-class SelectionSettings(_Section):
+class SelectionSettings(Section):
     """How `adapt-inf` and `lite-adapt-inf` choose."""
 
     expert: ExpertMode = Field(
@@ -280,19 +210,19 @@ class SelectionSettings(_Section):
         "mixture: all share each cluster's budget",
     )
     k: PositiveInt | None = Field(None, description="number of clusters; null: chosen from k_grid at every step")
-    k_grid: Annotated[tuple[PositiveInt, ...], AfterValidator(_some), AfterValidator(_ascending)] = Field(
+    k_grid: Annotated[tuple[PositiveInt, ...], AfterValidator(some), AfterValidator(ascending)] = Field(
         tuple(range(5, 51, 5)), description="numbers of clusters to try"
     )
     bins: PositiveInt = Field(50, description="bins of score histograms")
     trim: Annotated[float, Field(ge=0, lt=0.5)] = Field(
         0.05, description="share of scores set aside at each end as outliers"
     )
-    experts: Annotated[tuple[Expert, ...], AfterValidator(_some), AfterValidator(_different)] = Field(
+    experts: Annotated[tuple[Expert, ...], AfterValidator(some), AfterValidator(different)] = Field(
         ("log_perplexity", "el2n", "entropy", "image_grounding", "grad_norm"), description="the scores that compete"
     )
 
 
-class QuerySettings(_Section):
+class QuerySettings(Section):
     """Examples of what the model should be good at, for the selectors that need some (`rds-plus`, `gist`, `less`)."""
 
     kind: Literal["dev", "replay", "file"] = Field(
@@ -310,7 +240,7 @@ class QuerySettings(_Section):
     allow_outside: bool = Field(False, description="of kind file: let image paths lead out of the image folder")
 
 
-class PruningSettings(_Section):
+class PruningSettings(Section):
     """What a method that prunes lets go for good."""
 
     pool_size: PositiveInt | None = Field(
@@ -318,7 +248,7 @@ class PruningSettings(_Section):
     )
 
 
-class ReplaySettings(_Section):
+class ReplaySettings(Section):
     """The part of a method's budget that goes to earlier data."""
 
     share: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="of the budget")
@@ -326,14 +256,14 @@ class ReplaySettings(_Section):
     options: dict[Text, Any] = Field(default_factory=dict, description="of that selector")
 
 
-class HookSettings(_Section):
+class HookSettings(Section):
     """One training hook of a method."""
 
     name: Text = Field(description="a registered training hook, such as gradient-guidance or ewc")
     options: dict[Text, Any] = Field(default_factory=dict, description="of the hook")
 
 
-class MethodSettings(_Section):
+class MethodSettings(Section):
     """A method of one's own: selector, pruner and training hooks under a name."""
 
     description: str = Field("", description="one line")
@@ -349,14 +279,14 @@ class MethodSettings(_Section):
     hooks: tuple[HookSettings, ...] = Field((), description="what acts on the training, in this order")
 
 
-class EvaluationSettings(_Section):
+class EvaluationSettings(Section):
     """How answers are generated."""
 
     batch_size: PositiveInt = Field(64, description="questions per batch; changes speed and memory, not results")
     max_new_tokens: PositiveInt = Field(32, description="longest answer in tokens")
 
 
-class TrainSet(_Section):
+class TrainSet(Section):
     """One dataset that arrives at a step."""
 
     path: LocalPath = Field(description="the data file, a folder of data files, or a pattern such as shard-*.tar")
@@ -372,7 +302,7 @@ class TrainSet(_Section):
     )
 
 
-class EvaluationSet(_Section):
+class EvaluationSet(Section):
     """Questions that measure one skill."""
 
     skill: Text = Field(description="name of the skill, once in the whole file")
@@ -406,7 +336,7 @@ class TaskFile(EvaluationSet):
     description: str = Field("", description="what is asked, where the rows come from; for people")
 
 
-class QuerySet(_Section):
+class QuerySet(Section):
     """Development rows of one skill: held out, neither trained on nor evaluated on."""
 
     skill: Text = Field(description="name of the skill")
@@ -418,11 +348,11 @@ class QuerySet(_Section):
     )
 
 
-class Step(_Section):
+class Step(Section):
     """One arrival of data, with the skills it introduces."""
 
     name: FileName = Field(description="part of a folder name, once in the file")
-    train: Annotated[tuple[TrainSet, ...], AfterValidator(_some)] = Field(description="the datasets that arrive")
+    train: Annotated[tuple[TrainSet, ...], AfterValidator(some)] = Field(description="the datasets that arrive")
     evaluation: tuple[EvaluationSet, ...] = Field((), description="the skills that this step introduces")
     dev: tuple[QuerySet, ...] = Field((), description="development rows of its skills, for methods that need queries")
     budget: PositiveInt | None = Field(None, description="samples trained on at this step, when not the general budget")
@@ -436,7 +366,7 @@ class Step(_Section):
         return tuple(item if item.source else item.model_copy(update={"source": name}) for item in train)
 
 
-class Continuum(_Section):
+class Continuum(Section):
     """A whole continuum: what arrives when, and how the model is kept learning."""
 
     name: FileName = Field(description="name of the continuum")
@@ -453,7 +383,7 @@ class Continuum(_Section):
     queries: QuerySettings = Field(default_factory=QuerySettings)
     pruning: PruningSettings = Field(default_factory=PruningSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
-    steps: Annotated[tuple[Step, ...], AfterValidator(_some)] = Field(description="the arrivals, in order")
+    steps: Annotated[tuple[Step, ...], AfterValidator(some)] = Field(description="the arrivals, in order")
     unseen: tuple[EvaluationSet, ...] = Field((), description="skills that no step teaches")
     methods: dict[MethodName, MethodSettings] = Field(
         default_factory=dict, description="methods of your own, by name; `method` may then name one"

@@ -21,7 +21,7 @@ from liit.config import Continuum, config_sha256, dump_config, load_config
 from liit.errors import InputError
 from liit.lifelong.methods import Method, get_method, problem_with
 from liit.lifelong.parallel import Job
-from liit.lifelong.rundir import RunDirectory, take_back, write_json, write_text
+from liit.lifelong.rundir import RunDirectory, alone_in, take_back, write_json, write_text
 
 FORMAT = 1
 RANDOM, BALANCED, REFERENCE = "replay", "random-balanced", "multitask"
@@ -136,21 +136,9 @@ class Plan:
         Raises:
             InputError: another process is at it, or it holds another comparison or something else.
         """
-        import fcntl
-
         self._check()
-        new = [folder for folder in (self.out, *self.out.parents) if not folder.exists()]
         fresh = not (self.out / "plan.json").is_file()
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            stream = (self.out / "lock").open("w")
-        except OSError as error:
-            raise InputError(f"out: cannot make {self.out} ({error.strerror}); name another directory") from error
-        with stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise InputError(f"out: another process compares in {self.out}; wait, or name another") from error
+        with alone_in(self.out, "compares") as new:
             try:
                 self._describe()
                 yield

@@ -88,19 +88,7 @@ class RunDirectory:
         Raises:
             InputError: another process is at it, or the directory cannot be made.
         """
-        import fcntl
-
-        new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            stream = (self.path / "lock").open("w")
-        except OSError as error:
-            raise InputError(f"out: cannot make {self.path} ({error.strerror}); name another directory") from error
-        with stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise InputError(f"out: another process runs in {self.path}; wait, or name another") from error
+        with alone_in(self.path, "runs") as new:
             fresh = not (self.path / "run.json").is_file()
             try:
                 self._state = self._read()  # another process may have gone on with the run since
@@ -186,6 +174,36 @@ def nothing_left_of(path: Path) -> Iterator[None]:
         if fresh and path.is_dir():
             take_back(path, new)
         raise
+
+
+@contextmanager
+def alone_in(path: Path, doing: str) -> Iterator[list[Path]]:
+    """Make a directory when it is new, and keep other processes out; the system frees it when this one ends.
+
+    Args:
+        path: the directory.
+        doing: what the other process would be doing there, for the message.
+
+    Yields:
+        The folders that were made, for `take_back`.
+
+    Raises:
+        InputError: another process is at it, or the directory cannot be made.
+    """
+    import fcntl
+
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        stream = (path / "lock").open("w")
+    except OSError as error:
+        raise InputError(f"out: cannot make {path} ({error.strerror}); name another directory") from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"out: another process {doing} in {path}; wait, or name another") from error
+        yield new
 
 
 def take_back(path: Path, new: Sequence[Path]) -> None:

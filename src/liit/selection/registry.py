@@ -6,10 +6,10 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any
 
 from liit.errors import InputError
+from liit.plugins import load_plugins
 from liit.selection.result import Choice
 
 ENTRY_POINTS = "liit.selectors"
@@ -39,7 +39,6 @@ class SelectorInfo:
 
 
 _selectors: dict[str, SelectorInfo] = {}
-_loaded: set[str] = set()
 
 
 def register_selector(
@@ -86,13 +85,7 @@ def selectors() -> dict[str, SelectorInfo]:
     Raises:
         InputError: an installed package names a selector that cannot be imported.
     """
-    for entry in entry_points(group=ENTRY_POINTS):
-        if entry.value not in _loaded:
-            try:
-                entry.load()
-            except Exception as error:
-                raise InputError(f"selector {entry.name!r} ({entry.value}) cannot be imported: {error}") from error
-            _loaded.add(entry.value)
+    load_plugins(ENTRY_POINTS, "selector")
     return dict(sorted(_selectors.items()))
 
 

@@ -7,11 +7,11 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Any
 
 from liit.errors import InputError
+from liit.plugins import load_plugins
 
 ENTRY_POINTS = "liit.metrics"
 
@@ -79,7 +79,6 @@ class MetricInfo:
 
 
 _METRICS: dict[str, MetricInfo] = {}
-_loaded: set[str] = set()
 
 
 def metric(
@@ -125,13 +124,7 @@ def metrics() -> dict[str, str]:
     Raises:
         InputError: an installed package names a metric that cannot be imported.
     """
-    for entry in entry_points(group=ENTRY_POINTS):
-        if entry.value not in _loaded:
-            try:
-                entry.load()
-            except Exception as error:
-                raise InputError(f"metric {entry.name!r} ({entry.value}) cannot be imported: {error}") from error
-            _loaded.add(entry.value)
+    load_plugins(ENTRY_POINTS, "metric")
     return {name: _METRICS[name].description for name in sorted(_METRICS)}
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from liit.errors import InputError
+from liit.plugins import load_plugins
 from liit.selection.registry import unknown
 from liit.training.hooks.base import TrainingHook
 
@@ -38,7 +38,6 @@ class HookInfo:
 
 
 _hooks: dict[str, HookInfo] = {}
-_loaded: set[str] = set()
 
 
 def register_hook(
@@ -83,13 +82,7 @@ def hooks() -> dict[str, HookInfo]:
     Raises:
         InputError: an installed package names a hook that cannot be imported.
     """
-    for entry in entry_points(group=ENTRY_POINTS):
-        if entry.value not in _loaded:
-            try:
-                entry.load()
-            except Exception as error:
-                raise InputError(f"hook {entry.name!r} ({entry.value}) cannot be imported: {error}") from error
-            _loaded.add(entry.value)
+    load_plugins(ENTRY_POINTS, "hook")
     return dict(sorted(_hooks.items()))
 
 
