@@ -56,17 +56,18 @@ class GradientGuidance(TrainingHook):
         place: str = "before-clipping",
         parameters: str | None = None,
     ) -> None:
-        listed = isinstance(alpha, list | tuple)
-        self.alphas = [as_share(value, "alpha", zero=True) for value in (alpha if listed else [alpha])]  # type: ignore[union-attr]
+        given = alpha if isinstance(alpha, list | tuple) else [alpha]
+        self.alphas = [as_share(value, "alpha", zero=True) for value in given]
         if not self.alphas:
             raise InputError("alpha must be a number, or a list with one for each step, got an empty list")
-        self.per_step = listed
+        self.per_step = given is alpha
         self.inject = one_of(inject, "inject", ("random", "always", "never"))
         self.scaling = as_flag(scaling, "scaling")
         self.norm_scope = one_of(norm_scope, "norm_scope", ("tensor", "global"))
         self.reference = one_of(reference, "reference", ("batch", "new"))
         self.draw = one_of(draw, "draw", ("step", "tensor"))
-        self.place = one_of(place, "place", ("before-clipping", "after-clipping"))  # type: ignore[assignment]
+        late = one_of(place, "place", ("before-clipping", "after-clipping")) == "after-clipping"
+        self.place = "after-clipping" if late else "before-clipping"
         self.pattern = _pattern(parameters)
         self.anchor: dict[str, Tensor] = {}
         self.context: TaskContext | None = None
