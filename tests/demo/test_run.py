@@ -104,3 +104,21 @@ def test_a_run_that_is_refused_is_named(small: Path, tmp_path: Path, monkeypatch
         (tmp_path / "out" / name / "photo.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"(replay|multitask): out: .* exists and is not a run"):
         run_demo(tmp_path / "out", methods=["replay"], show=lambda line: None)
+
+
+def test_the_command_runs_the_methods_of_the_readme(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """`make demo`, the benchmark whose table the README shows, and that table are of the same methods."""
+    asked: list[list[str]] = []
+
+    def run_jobs(jobs: Sequence[Job], at_once: int, show: Callable[[str], None]) -> None:
+        asked.append(sorted(job.label for job in jobs))
+        raise InputError("enough")
+
+    monkeypatch.setattr(demo, "run_jobs", run_jobs)
+    monkeypatch.setattr(demo, "keep_vision_states", lambda continuum, images: 0)
+    assert here(capsys, "demo", "--out", tmp_path / "out").code == 2
+    root = Path(__file__).parents[2]
+    shown = json.loads((root / "benchmarks/results/demo.json").read_text(encoding="utf-8"))["rows"]
+    assert asked == [sorted(row["method"] for row in shown)]

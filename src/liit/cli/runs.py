@@ -20,8 +20,8 @@ Settings = Annotated[
 def demo(
     out: Annotated[Path, typer.Option(help="Directory of the runs and the report.")] = Path("runs/demo"),
     methods: Annotated[
-        str, typer.Option(help="Methods to compare, separated by commas.")
-    ] = "adapt-inf,lite-adapt-inf,replay,sequential",
+        str | None, typer.Option(help="Methods to compare, separated by commas; those of the README unless given.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
     jobs: Annotated[int | None, typer.Option(help="Runs side by side; one per core unless given.", min=1)] = None,
     settings: Settings = None,
@@ -42,10 +42,10 @@ def demo(
 
         facts(rebuild(out / "base", show=show), as_json)
         return
-    from liit.demo.run import run_demo
+    from liit.demo.run import METHODS, run_demo
     from liit.report import BRIEF, summary_table, to_json, to_text
 
-    chosen = [name.strip() for name in methods.split(",") if name.strip()]
+    chosen = METHODS if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
     result = run_demo(out, methods=chosen, seed=seed, overrides=settings or (), jobs=jobs, show=show)
     table = summary_table(result.runs, result.reference)
     if as_json:
