@@ -157,6 +157,12 @@ def test_memory_is_called_flat_only_up_to_one_per_cent_of_the_peak_per_1024_rows
     assert f"{own[-1]} MB, {mapped[-1]} MB" in line
 
 
+def test_memory_that_was_not_measured_by_shards_is_not_called_flat() -> None:
+    part = memory_part([200.0], [80.0]) | {"shards": [], "growth_mb_per_1024": None}
+    line = next(line for line in extraction_table.limits({"memory/middle": part}).splitlines() if "growth" in line)
+    assert line.split("|")[-2].strip() == "not measured"
+
+
 def test_growth_is_for_1024_rows_whatever_a_shard_is() -> None:
     shards = [{"own_mb": own, "mapped_mb": 0.0, "peak_mb": own} for own in (10.0, 99.0, 14.0)]
     assert extraction_memory.growth(shards, 1024) == 2.0
