@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from extraction_limits import run_arithmetic, run_counts, run_fidelity, run_memory, run_scaling
+from extraction_limits import run_arithmetic, run_counts, run_fidelity, run_scaling
+from extraction_memory import run_memory
 from extraction_speed import WORK, clear_scratch, run_features, run_sketch, run_wall
 from extraction_subjects import SUBJECTS, Subject
 from extraction_table import write_page
@@ -42,7 +43,7 @@ PARTS: dict[str, Callable[[Subject, int, int], dict[str, Any]]] = {
     "arithmetic": run_arithmetic,
 }
 ROWS = {"demo": 96, "middle": 48, "large": 16, "toy": 6}
-OTHER_ROWS = {"memory": 3072, "scaling": 1024, "fidelity": 256, "counts": 96}
+OTHER_ROWS = {"memory": 4096, "scaling": 1024, "fidelity": 256, "counts": 96}
 TABLE_PARTS = (
     ("features", "demo"),
     ("features", "middle"),

@@ -1,10 +1,7 @@
-"""Peak memory, growth with the number of samples, fidelity of the sketch, and the work that is not done twice."""
+"""Time against the number of samples, fidelity of the sketch, and the work that is not done twice."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from extraction_speed import DIM, EVERYTHING, SEED, WORK, clear_scratch, liit_extraction, official, timed_rounds
-from extraction_subjects import SUBJECTS, Subject
+from extraction_speed import EVERYTHING, SEED, WORK, liit_extraction, official, timed_rounds
+from extraction_subjects import Subject
 from official_extraction import CachedRademacher
 from scipy.stats import spearmanr
 from torch import nn
@@ -33,51 +30,6 @@ from liit.model.vision import VisionCache
 
 DIMS = (512, 2048, 8192)
 SEEDS = 5
-
-
-def run_memory(subject: Subject, rows: int, rounds: int) -> dict[str, Any]:
-    """Peak resident memory above what the loaded model and samples take, each case in a process of its own."""
-    del rounds
-    counts = [max(4, rows // 24), max(8, rows // 3), max(12, 2 * rows // 3), rows]  # by default up to three shards
-    cases = [("liit", n) for n in counts] + [("official", min(16, rows))]
-    peaks = {f"{method}, {n} samples": _peak_of(method, subject.facts["name"], n) for method, n in cases}
-    mb = [peaks[f"liit, {n} samples"] for n in counts]
-    return {
-        "peak_mb": peaks,
-        "worst_mb": max(mb),
-        "growth_mb": round(mb[-1] - mb[-2], 1),
-        "grown_by_samples": counts[-1] - counts[-2],
-        "dense_matrix_mb": round(subject.facts["gradient_length"] * DIM * 4 / 2**20, 1),
-    }
-
-
-def _peak_of(method: str, model: str, rows: int) -> float:
-    command = [sys.executable, __file__, method, model, str(rows)]
-    return float(
-        json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-    )
-
-
-def memory_case(method: str, model: str, rows: int) -> float:
-    """MiB that one extraction takes at its peak, above the process with its libraries, the model and the samples."""
-    import lance  # noqa: F401 (a library, not a use of memory that grows)
-
-    torch.set_num_threads(1)
-    WORK.mkdir(parents=True, exist_ok=True)
-    subject = SUBJECTS[model](WORK)
-    samples = subject.samples(rows)
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
-    before = _status("VmRSS")
-    if method == "liit":
-        liit_extraction(subject, samples, EVERYTHING, VisionCache(subject.vlm, Path(tempfile.mkdtemp(dir=WORK))))
-    else:
-        official(subject, samples, CachedRademacher(subject.facts["gradient_length"], DIM, SEED))
-    return round(_status("VmHWM") - before, 1)
-
-
-def _status(key: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
 
 
 def run_scaling(subject: Subject, rows: int, rounds: int) -> dict[str, Any]:
@@ -228,8 +180,3 @@ def run_counts(subject: Subject, rows: int, rounds: int) -> dict[str, Any]:
     out["new_checkpoint"] = calls(live, "next")
     sizes = {"old": len(old), "new": len(new), "live": len(live)}
     return {"samples": sizes, "images": len({i.sha256 for s in samples for i in s.images}), **out}
-
-
-if __name__ == "__main__":
-    print(memory_case(sys.argv[1], sys.argv[2], int(sys.argv[3])))
-    clear_scratch()

@@ -33,12 +33,17 @@ class DisagreementError(RuntimeError):
 
 
 def liit_extraction(
-    subject: Subject, samples: Sequence[Sample], features: Sequence[str], vision: VisionInputs, **settings: Any
+    subject: Subject,
+    samples: Sequence[Sample],
+    features: Sequence[str],
+    vision: VisionInputs,
+    progress: Callable[[int], None] | None = None,
+    **settings: Any,
 ) -> FeatureStore:
     """One extraction by liit: zeroed pixels as the official code has them, into a new store."""
     out = Path(tempfile.mkdtemp(dir=WORK)) / "features"
     chosen = FeatureSettings(**{"blind": "zeros", "dim": DIM, **settings})
-    return liit.extract(subject.vlm, samples, features, out, chosen, seed=SEED, vision=vision)
+    return liit.extract(subject.vlm, samples, features, out, chosen, seed=SEED, vision=vision, progress=progress)
 
 
 def official(

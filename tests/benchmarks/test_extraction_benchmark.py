@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import extraction  # noqa: E402
 import extraction_limits  # noqa: E402
+import extraction_memory  # noqa: E402
 import extraction_speed  # noqa: E402
 import extraction_table  # noqa: E402
 from extraction_subjects import Subject, toy  # noqa: E402
@@ -27,7 +30,7 @@ RESULTS: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / "extract
 def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
     """The smallest model, and a place to work in."""
     torch.set_num_threads(1)
-    for module in (extraction, extraction_speed, extraction_limits):
+    for module in (extraction, extraction_speed, extraction_limits, extraction_memory):
         monkeypatch.setattr(module, "WORK", tmp_path)
     return toy(tmp_path)
 
@@ -82,13 +85,88 @@ def test_nothing_is_computed_twice(subject: Subject) -> None:
 
 
 @pytest.mark.slow
-def test_memory_is_measured_above_the_loaded_model(
+def test_memory_is_measured_by_shards_above_the_loaded_model(
     subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    found = extraction_limits.run_memory(subject, 16, 1)
-    assert all(value > 0 for value in found["peak_mb"].values())
+    found = extraction_memory.run_memory(subject, 16, 1)
+    assert len(found["shards"]) == 4
+    assert all(shard["peak_mb"] > 0 for shard in found["shards"])
+    assert found["official_mb"] > 0
     assert found["worst_mb"] < 500
+
+
+def test_a_meter_tells_own_memory_from_mapped_files_shard_by_shard(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(64 << 20))
+    meter = extraction_memory.Meter(shard_rows=10)
+    meter.look(5)
+    held = torch.ones(16 << 20)  # 64 MiB
+    meter.look(5)
+    mapped = np.memmap(file, mode="r")
+    assert mapped.sum() == 0
+    meter.look(10)
+    first, second = meter.shards
+    assert first["own_mb"] > 50 > first["mapped_mb"]
+    assert second["own_mb"] > 50
+    assert second["mapped_mb"] > first["mapped_mb"] + 50
+    assert second["peak_mb"] > 110
+    assert len(held) == 16 << 20
+
+
+def test_allocators_of_the_measured_process_have_their_default_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        given.update(options["env"])
+        return subprocess.CompletedProcess(command, 0, "words\n[]\n")
+
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "17179869184")
+    monkeypatch.setenv("KEPT", "1")
+    monkeypatch.setattr(extraction_memory.subprocess, "run", run)
+    assert extraction_memory._in_a_child("liit", "toy", 4, 1) == []
+    assert given["KEPT"] == "1"
+    assert not [name for name in given if name.startswith("MALLOC_")]
+
+
+def memory_part(own: list[float], mapped: list[float]) -> dict[str, Any]:
+    """What the memory part would write for these figures of every shard."""
+    shards = [{"own_mb": o, "mapped_mb": m, "peak_mb": 300.0} for o, m in zip(own, mapped, strict=True)]
+    return {
+        "rows": 4096, "shard_rows": 1024, "shards": shards, "worst_mb": 300.0, "official_mb": 2500.0,
+        "growth_mb_per_1024": extraction_memory.growth(shards, 1024), "dense_matrix_mb": 2416.0,
+        "model": {"gradient_length": 77312},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("own", "mapped", "said"),
+    [
+        ([200, 210, 205, 199], [80, 80, 80, 80], "flat"),
+        ([200, 203, 206, 209], [80, 80, 80, 80], "flat"),  # one per cent of the peak each
+        ([200, 203, 206, 210], [80, 80, 80, 80], "**no**"),
+        ([200, 200, 200, 200], [80, 90, 100, 110], "**no**"),
+    ],
+)
+def test_memory_is_called_flat_only_up_to_one_per_cent_of_the_peak_per_1024_rows(
+    own: list[float], mapped: list[float], said: str
+) -> None:
+    lines = extraction_table.limits({"memory/middle": memory_part(own, mapped)}).splitlines()
+    line = next(line for line in lines if "growth" in line)
+    assert line.split("|")[-2].strip() == said
+    assert f"{own[-1]} MB, {mapped[-1]} MB" in line
+
+
+def test_memory_that_was_not_measured_by_shards_is_not_called_flat() -> None:
+    part = memory_part([200.0], [80.0]) | {"shards": [], "growth_mb_per_1024": None}
+    line = next(line for line in extraction_table.limits({"memory/middle": part}).splitlines() if "growth" in line)
+    assert line.split("|")[-2].strip() == "not measured"
+
+
+def test_growth_is_for_1024_rows_whatever_a_shard_is() -> None:
+    shards = [{"own_mb": own, "mapped_mb": 0.0, "peak_mb": own} for own in (10.0, 99.0, 14.0)]
+    assert extraction_memory.growth(shards, 1024) == 2.0
+    assert extraction_memory.growth(shards, 512) == 4.0
 
 
 def test_the_page_shows_the_committed_numbers() -> None:

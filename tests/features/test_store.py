@@ -19,6 +19,7 @@ import torch
 from tiny_vlm import mixed_samples, randomise_lora, talk
 
 from liit.config import FeatureSettings
+from liit.data.part import PoolPart
 from liit.data.pool import Pool
 from liit.data.sample import Sample
 from liit.errors import InputError
@@ -26,6 +27,7 @@ from liit.features import ExtractionReport, FeatureStore, extract, extraction
 from liit.features.key import FeatureKey
 from liit.features.store import concatenate
 from liit.features.table import FeatureTable, from_bfloat16, to_bfloat16
+from liit.model import chat
 from liit.model.chat import ChatEncoder, Encoded
 from liit.model.vision import VisionCache
 from liit.model.vlm import VLM
@@ -298,6 +300,48 @@ def test_pool_whose_rows_were_pruned_and_added_to_costs_the_new_rows_only(adapte
     store, report = extracted(adapted, pool, tmp_path / "f")
     assert (report.rows, report.fresh, report.scored) == (8, 5, 3)
     assert store.view(pool.ids())["el2n"].shape == (8,)
+
+
+def test_part_of_a_pool_gives_the_features_that_its_samples_give(adapted: VLM, tmp_path: Path) -> None:
+    pool = Pool.create(tmp_path / "pool")
+    pool.add(mixed_samples())
+    wanted = [sample.id for sample in mixed_samples()][::-2]
+    store, report = extracted(adapted, PoolPart(pool, wanted), tmp_path / "f")
+    listed, _ = extracted(adapted, pool.take(wanted), tmp_path / "g")
+    assert (report.rows, report.scored) == (len(wanted), len(wanted))
+    assert store.stored_ids() == listed.stored_ids() == wanted
+    for name in listed:
+        np.testing.assert_array_equal(store[name], listed[name])
+
+
+def test_features_are_the_same_whatever_the_encoder_remembers(
+    adapted: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat, "REMEMBERED_BYTES", 4000)
+    limited = ChatEncoder(adapted)
+    monkeypatch.undo()
+    encoders = [None, ChatEncoder(adapted, remember=False), limited, ChatEncoder(adapted)]
+    for number, encoder in enumerate([*encoders, *encoders[2:]]):  # the last two meet the rows again
+        extract(adapted, mixed_samples(), NAMES, tmp_path / str(number), SETTINGS, encoder=encoder)
+    first = FeatureStore(tmp_path / "0")
+    for number in range(1, 6):
+        for name in NAMES:
+            np.testing.assert_array_equal(FeatureStore(tmp_path / str(number))[name], first[name])
+
+
+def test_an_extraction_without_an_encoder_remembers_no_row(
+    adapted: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[bool] = []
+    real = ChatEncoder.__init__
+
+    def init(self: ChatEncoder, vlm: VLM, *, remember: bool = True) -> None:
+        made.append(remember)
+        real(self, vlm, remember=remember)
+
+    monkeypatch.setattr(ChatEncoder, "__init__", init)
+    extract(adapted, mixed_samples(), ["n_answer_tokens"], tmp_path / "f", SETTINGS)
+    assert made == [False]
 
 
 def test_ids_that_need_quoting_are_replaced_too(adapted: VLM, tmp_path: Path) -> None:

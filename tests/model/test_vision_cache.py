@@ -16,6 +16,7 @@ import torch
 from tiny_vlm import mixed_samples, picture
 
 from liit.errors import InputError
+from liit.model import vision_store
 from liit.model.batch import collate
 from liit.model.chat import ChatEncoder
 from liit.model.lora import attach_lora
@@ -257,3 +258,30 @@ def test_numbers_too_large_for_float16_are_kept_as_they_are(tmp_path: Path) -> N
         assert torch.equal(again.states, states)
         assert again.states.dtype == states.dtype
         assert again.extra == {"grid": [1, 2, 3]}
+
+
+def resident_of_maps(folder: Path) -> int:
+    """Bytes of the files below a folder that this process has mapped and in memory."""
+    total, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        name, *rest = line.split()
+        if not name.endswith(":"):
+            ours = str(folder) in line
+        elif ours and name == "Rss:":
+            total += 1024 * int(rest[0])
+    return total
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="no list of mapped pages here")
+def test_pages_of_entries_that_were_read_go_back_to_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vision_store, "READ_BYTES", 2 << 20)
+    store = KeptStates(tmp_path)
+    states = [torch.full((512, 1024), float(number)).half() for number in range(16)]  # a MiB each
+    for start in (0, 8):
+        store.add([f"{number}" for number in range(start, start + 8)], [Kept(one) for one in states[start : start + 8]])
+    for _ in range(2):
+        for number, expected in enumerate(states):
+            assert f"{number}" in store
+            assert torch.equal(store[f"{number}"].states, expected.float())
+            assert resident_of_maps(tmp_path) <= 5 << 20
+    assert resident_of_maps(tmp_path) > 0

@@ -111,6 +111,7 @@ def extract(
     What is stored is not computed again; given again after a stop, the command goes on where it was.
     """
     bench, reporter = _bench(config, settings, as_json)
+    from liit.data.part import PoolPart
     from liit.data.pool import Pool
     from liit.doctor import compare, watched
     from liit.doctor.examine import examine_step
@@ -118,9 +119,9 @@ def extract(
     from liit.features import ExtractionReport
     from liit.lifelong import stages
 
-    samples = [sample for batch in Pool.open(pool).scan() for sample in batch]
-    refused = stages.refused_rows(bench, samples)
-    fitting = [sample for sample in samples if sample.id not in refused]
+    opened = Pool.open(pool)
+    refused = stages.refused_rows(bench, (sample for batch in opened.scan() for sample in batch))
+    fitting = PoolPart(opened, [sample for sample in opened.ids() if sample not in refused])
     names = [name.strip() for name in features.split(",") if name.strip()]
     prediction = examine_step(bench, adapter, fitting, names, out)
     report = ExtractionReport()

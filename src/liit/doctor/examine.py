@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from liit.config import Continuum, FeatureSettings
+from liit.data.part import ids_of, images_of, only, some_of
 from liit.data.pool import Pool
 from liit.data.sample import ImageRef, Sample
 from liit.doctor.calibration import (
@@ -186,9 +187,8 @@ def examine_step(
     """
     todo = not_stored(samples, names, out)
     model = ModelAtHand(bench.continuum, adapter, bench=bench).scorer
-    chosen = [todo[i] for i in choose_rows(len(todo))]
-    hashes = {image.sha256 for sample in todo for image in sample.images}
-    return examine(model, chosen, len(todo), hashes, names, budget=SHORT_SECONDS, share=0.1)
+    chosen = some_of(todo, choose_rows(len(todo)))
+    return examine(model, chosen, len(todo), images_of(todo), names, budget=SHORT_SECONDS, share=0.1)
 
 
 def shares_beginnings(vlm: VLM, settings: FeatureSettings) -> bool:
@@ -197,16 +197,16 @@ def shares_beginnings(vlm: VLM, settings: FeatureSettings) -> bool:
     return blind is not None and blind.share
 
 
-def not_stored(samples: Sequence[Sample], names: Sequence[str], out: Path) -> list[Sample]:
+def not_stored(samples: Sequence[Sample], names: Sequence[str], out: Path) -> Sequence[Sample]:
     """Samples of which a feature store lacks something."""
     if not open_tables(out):  # nothing yet, or what a killed extraction left before its first commit
-        return list(samples)
+        return samples
     store = FeatureStore(out)
     stored = set(store.stored_ids()) if set(names) <= set(store.names()) else set()
-    return [sample for sample in samples if sample.id not in stored]
+    return only(samples, lambda sample: sample not in stored)
 
 
-def to_be_scored(samples: Sequence[Sample], settings: FeatureSettings, last: Path | None) -> list[Sample]:
+def to_be_scored(samples: Sequence[Sample], settings: FeatureSettings, last: Path | None) -> Sequence[Sample]:
     """Samples that the model will see when a part of them keeps, or follows from, the last step's features.
 
     Args:
@@ -215,11 +215,11 @@ def to_be_scored(samples: Sequence[Sample], settings: FeatureSettings, last: Pat
         last: folder of the last step, if there is one.
     """
     if last is None or (settings.rescore is None and settings.proxy is None):
-        return list(samples)
+        return samples
     known = set(FeatureStore(last / "features").stored_ids())
-    old = [sample for sample in samples if sample.id in known]
-    again = {old[i].id for i in _shuffled(len(old))[: math.ceil(scored_share(settings) * len(old))]}
-    return [sample for sample in samples if sample.id not in known or sample.id in again]
+    old = [sample for sample in ids_of(samples) if sample in known]
+    again = {old[i] for i in _shuffled(len(old))[: math.ceil(scored_share(settings) * len(old))]}
+    return only(samples, lambda sample: sample not in known or sample in again)
 
 
 def scored_share(settings: FeatureSettings) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from liit.data.part import images_of, some_of
 from liit.data.sample import ImageRef, Sample
 from liit.doctor.calibration import Calibration, Watch, watched
 from liit.doctor.examine import ModelAtHand, not_stored, to_be_scored
@@ -62,13 +63,12 @@ class Forecaster:
         settings = self.bench.continuum.features
         todo = to_be_scored(not_stored(samples, names, out), settings, last)
         plan = plan_passes(names, settings, model.shape.layers)
-        chosen = [todo[i] for i in choose_rows(len(todo), most=LOOKED_AT)]
-        hashes = {image.sha256 for sample in todo for image in sample.images}
+        chosen = some_of(todo, choose_rows(len(todo), most=LOOKED_AT))
         work = look_at(model.encoder, chosen, len(todo), blind=plan.blind, share=model.share)
         return predict_extraction(
             model.shape, work, names, settings,
             calibration=self.speed, base_memory=model.base_memory, image_bytes=model.image_bytes(chosen),
-            missing_images=missing_of(self.bench.scorer.vision, [ImageRef("", one) for one in hashes]),
+            missing_images=missing_of(self.bench.scorer.vision, [ImageRef("", one) for one in images_of(todo)]),
         )  # fmt: skip
 
     def _learn(self, prediction: Prediction, report: ExtractionReport, watch: Watch) -> None:

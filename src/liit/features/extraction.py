@@ -60,7 +60,7 @@ def extract(
         settings: what changes the values, and ``batch_tokens``, which changes speed and memory only.
         seed: of the gradient sketch.
         vision: where vision inputs come from; pixels by default.
-        encoder: reuse of an encoder's memory.
+        encoder: reuse of an encoder's memory; without one nothing is remembered, as every row is encoded once.
         optimizer_state: Adam's state by parameter name, from `liit.training.save_adam_state`; gradients are then those
             along which Adam would step (LESS).
         refresh: compute all rows anew when the store was written for another checkpoint or other settings, instead of
@@ -128,7 +128,7 @@ class Extraction:
     ) -> None:
         self.vlm, self.settings, self.seed = vlm, settings, seed
         self.vision: VisionInputs = vision if vision is not None else Pixels(vlm)
-        self.encoder = encoder or ChatEncoder(vlm)
+        self.encoder = encoder or ChatEncoder(vlm, remember=False)  # every row is met once
         self.state = None if optimizer_state is None else Path(optimizer_state)
         self.report = report if report is not None else ExtractionReport()
         self.predicted: dict[str, Any] | None = None

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from liit.config import Continuum, load_config
+from liit.data.part import PoolPart
 from liit.data.pool import Pool
-from liit.data.sample import Sample
 from liit.errors import InputError
 from liit.evaluation.evaluate import SkillTask
 from liit.features import FeatureStore
@@ -118,7 +118,7 @@ class Loop:
             candidates = self.candidates(number)
             if not candidates:
                 raise InputError(self._nothing(number))
-            ids = [sample.id for sample in candidates]
+            ids = candidates.ids()
             features = self._extract(number, adapter, candidates, folder)
             self._stage(number, "select", lambda _: self._select(number, ids, features, folder))
             self._train(number, adapter, folder)
@@ -130,8 +130,7 @@ class Loop:
     def _ingest(self, number: int, folder: Path, progress: stages.Progress) -> stages.Facts:
         step = self.continuum.steps[number - 1]
         facts = stages.ingest_step(self.pool, step, number, progress)
-        new = self.pool.take(self._new_ids(number))
-        refused = stages.refused_rows(self.bench, new)
+        refused = stages.refused_rows(self.bench, PoolPart(self.pool, self._new_ids(number)))
         facts |= {"refused": dict(sorted(refused.items())), **stages.leaks(self.pool, self.tasks)}
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "ingest.json", facts)
@@ -148,7 +147,7 @@ class Loop:
         previous = self.directory.facts(number - 1, "prune") or self.directory.facts(number - 1, "ingest")
         return 1 if previous is None else int(previous["pool_version"])
 
-    def candidates(self, number: int) -> list[Sample]:
+    def candidates(self, number: int) -> PoolPart:
         """Samples of the pool as it was after this step's ingest that the model can take."""
         facts = self.directory.facts(number, "ingest")
         assert facts is not None
@@ -156,15 +155,15 @@ class Loop:
         refused: set[str] = set()
         for step in range(1, number + 1):
             refused.update((self.directory.facts(step, "ingest") or {}).get("refused", {}))
-        return [sample for batch in pool.scan() for sample in batch if sample.id not in refused]
+        return PoolPart(pool, [sample for sample in pool.ids() if sample not in refused])
 
-    def _extract(self, number: int, adapter: Path | None, samples: list[Sample], folder: Path) -> Path | None:
+    def _extract(self, number: int, adapter: Path | None, samples: PoolPart, folder: Path) -> Path | None:
         names = stages.feature_names(self.method, self.continuum)
         if not names:
             return None
         out = folder / "features"
         last = self.directory.step(number - 1) if number > 1 and not self.method.once else None
-        queries = self._queries(number, [sample.id for sample in samples])
+        queries = self._queries(number, samples.ids())
 
         def work(progress: stages.Progress) -> stages.Facts:
             facts = self._forecaster.extract(adapter, samples, names, out, progress, self.reporter.note, last)

@@ -12,12 +12,14 @@ from liit.data.sample import IMAGE_TAG, ImageRef, Message, Sample
 from liit.errors import InputError
 from liit.model.fingerprint import hash_settings
 from liit.model.image_tokens import ImageTokens
+from liit.model.remembered import Remembered
 from liit.model.template import RowRefusedError, Span, Template
 from liit.model.vlm import VLM
 
 __all__ = ["ChatEncoder", "Encoded", "RowRefusedError", "without_images"]
 
-REMEMBERED_TOKENS = 1 << 23  # some 100 MB
+REMEMBERED_BYTES = 64 << 20  # of encoded rows
+ROW_BYTES = 1024  # of an encoded row beside its arrays: objects, id, hashes and paths
 LAYOUT = 2  # counts up when the same template and settings give other tokens than before
 
 
@@ -45,21 +47,33 @@ class Encoded:
         """Number of positions with a label."""
         return int(self.answer_mask.sum())
 
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes, with images that it holds by value."""
+        held = sum(len(image.data) for image in self.images if image.data is not None)
+        return self.input_ids.nbytes + self.answer_mask.nbytes + held + ROW_BYTES
+
 
 class ChatEncoder:
     """Turns samples into tokens for one model.
 
     What a sample becomes does not depend on the weights, so it is remembered: a lifelong run meets a row at every step.
+    What is remembered takes `REMEMBERED_BYTES` at most; the rows that were asked for least recently go first.
+
+    Args:
+        vlm: the model.
+        remember: false for whoever asks for every row once; nothing is remembered then.
     """
 
-    def __init__(self, vlm: VLM) -> None:
+    def __init__(self, vlm: VLM, *, remember: bool = True) -> None:
         self.vlm = vlm
         self.processor = vlm.processor
         self.tokenizer = vlm.tokenizer
         self.template = Template(vlm)
         self.image_tokens = ImageTokens(vlm)
-        self._memory: dict[tuple[str, str, bool], Encoded] = {}
-        self._memory_tokens = 0
+        self._memory: Remembered[tuple[str, str, bool], Encoded] | None = None
+        if remember:
+            self._memory = Remembered(REMEMBERED_BYTES)
         self._memory_of = self._settings()
 
     @property
@@ -98,19 +112,22 @@ class ChatEncoder:
                 template or tokenizer under which the answer cannot be located.
             InputError: an image that is gone.
         """
+        if self._memory is None:
+            return self._encode(sample, images)
         if self._memory_of != self._settings():
-            self._memory, self._memory_tokens, self._memory_of = {}, 0, self._settings()
+            self._memory.clear()
+            self._memory_of = self._settings()
         key = (sample.id, sample.content_hash, images)
-        if key in self._memory:
-            return self._memory[key]
-        messages = sample.messages if images else without_images(sample.messages)
-        refs = sample.images if images else ()
-        text, spans = self.template.lay_out(sample.id, messages)
-        encoded = self._tokenise(sample.id, text, spans, refs)
-        if self._memory_tokens + len(encoded) <= REMEMBERED_TOKENS:
-            self._memory[key] = encoded
-            self._memory_tokens += len(encoded)
+        encoded = self._memory.get(key)
+        if encoded is None:
+            encoded = self._encode(sample, images)
+            self._memory.put(key, encoded, encoded.size)
         return encoded
+
+    def _encode(self, sample: Sample, images: bool) -> Encoded:
+        messages = sample.messages if images else without_images(sample.messages)
+        text, spans = self.template.lay_out(sample.id, messages)
+        return self._tokenise(sample.id, text, spans, sample.images if images else ())
 
     def encode_prompt(self, sample: Sample) -> Encoded:
         """Tokenise everything before the last answer, ready for generation; the mask is all false."""

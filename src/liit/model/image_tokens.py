@@ -7,8 +7,12 @@ from io import BytesIO
 
 from liit.data.sample import ImageRef
 from liit.errors import InputError
+from liit.model.remembered import Remembered
 from liit.model.vlm import VLM
 
+SIZES_BYTES = 4 << 20  # of remembered sizes of images, some 16 000
+SIZE_BYTES = 256  # of one, with the image's hash
+EXPANSIONS_BYTES = 16 << 20  # of remembered expansions, one per size
 EXIF_ORIENTATION = 0x0112
 
 
@@ -26,7 +30,7 @@ class Expansion:
 
 
 class ImageTokens:
-    """Expansions of images, remembered by size.
+    """Expansions of images, remembered by size, the latest ones only.
 
     Some families (LLaVA-OneVision) cut an image into tiles only when it is the only one of its row.
     """
@@ -35,8 +39,8 @@ class ImageTokens:
         self.processor = vlm.processor
         self.placeholder = str(vlm.tokenizer.convert_ids_to_tokens(vlm.image_token_id))
         self.counts_images = "batch_num_images" in vlm.processor.image_processor.model_input_names
-        self._known: dict[tuple[int, int, bool], Expansion] = {}
-        self._sizes: dict[str, tuple[int, int]] = {}
+        self._known: Remembered[tuple[int, int, bool], Expansion] = Remembered(EXPANSIONS_BYTES)
+        self._sizes: Remembered[str, tuple[int, int]] = Remembered(SIZES_BYTES)
 
     def together(self, images: int) -> bool:
         """Whether images of a row with this many are treated otherwise than a single one."""
@@ -53,23 +57,30 @@ class ImageTokens:
             InputError: an image that is gone.
             ValueError: the processor refuses an image of this size.
         """
+        size = self._sizes.get(image.sha256)
+        if size is None:
+            size = image_size(image)
+            self._sizes.put(image.sha256, size, SIZE_BYTES)
+        key = (*size, together)
+        found = self._known.get(key)
+        if found is None:
+            found = self._expand(size, together)
+            self._known.put(key, found, len(found.text) + SIZE_BYTES)
+        return found
+
+    def _expand(self, size: tuple[int, int], together: bool) -> Expansion:
+        """Ask the processor, with blank images."""
         from PIL import Image
 
-        if image.sha256 not in self._sizes:
-            self._sizes[image.sha256] = image_size(image)
-        size = self._sizes[image.sha256]
-        key = (*size, together)
-        if key not in self._known:
-            blank = [Image.new("RGB", size)] * (2 if together else 1)
-            out = self.processor(
-                images=[blank],
-                text=[self.processor.image_token * len(blank)],
-                images_kwargs={"return_tensors": "pt"},
-                return_text_replacement_offsets=True,
-            )
-            text = str(out["text_replacement_offsets"][0][0]["replacement"])
-            self._known[key] = Expansion(text, text.count(self.placeholder))
-        return self._known[key]
+        blank = [Image.new("RGB", size)] * (2 if together else 1)
+        out = self.processor(
+            images=[blank],
+            text=[self.processor.image_token * len(blank)],
+            images_kwargs={"return_tensors": "pt"},
+            return_text_replacement_offsets=True,
+        )
+        text = str(out["text_replacement_offsets"][0][0]["replacement"])
+        return Expansion(text, text.count(self.placeholder))
 
 
 def image_size(image: ImageRef) -> tuple[int, int]:

@@ -77,11 +77,11 @@ class VisionCache:
 
     def fill(self, images: Iterable[ImageRef], progress: Callable[[int], None] | None = None) -> int:
         """Compute what is missing of images that are alone in their row; how many (none if the path is trained)."""
-        return self._fill([(image, False) for image in images], progress)
+        return self._fill(((image, False) for image in images), progress)
 
     def fill_rows(self, rows: Iterable[Sequence[ImageRef]], progress: Callable[[int], None] | None = None) -> int:
         """Compute what is missing of the images of some rows; how many that were."""
-        return self._fill([(image, self.tokens.together(len(row))) for row in rows for image in row], progress)
+        return self._fill(((image, self.tokens.together(len(row))) for row in rows for image in row), progress)
 
     def describe(self) -> str:
         """Where it is and how large, in words."""

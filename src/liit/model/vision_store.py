@@ -8,6 +8,7 @@ out, so what they held is computed again.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +21,8 @@ from zlib import crc32
 import numpy as np
 import torch
 from torch import Tensor
+
+READ_BYTES = 16 << 20  # read from mapped files before their pages go back to the system
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +49,22 @@ class _Place(NamedTuple):
     start: int
     stop: int
     extra: dict[str, list[int]]
-    total: int | None
-
-    def rows(self) -> np.ndarray:
-        return self.values[self.start : self.stop]
+    total: int | None  # None where it has been compared, or where there is none
 
 
 class KeptStates:
     """The entries below one folder, by name.
 
-    Float32 is kept as float16 (as float32 where that overflows), bfloat16 and float16 bit by bit.
+    Float32 is kept as float16 (as float32 where that overflows), bfloat16 and float16 bit by bit. Files are mapped, and
+    pages that were read are given back after every `READ_BYTES`; the system's own cache of the files keeps them.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self._place: dict[str, _Place] = {}
-        self._compared: set[str] = set()
+        self._read: dict[str, np.ndarray] = {}
+        self._read_bytes = 0
         self._shards: set[str] = set()
         self.refresh()
 
@@ -74,15 +76,26 @@ class KeptStates:
 
     def __getitem__(self, name: str) -> Kept:
         place = self._place[name]
-        return Kept(_from_disk(place.rows()), place.extra)
+        return Kept(_from_disk(self._rows(place)), place.extra)
+
+    def _rows(self, place: _Place) -> np.ndarray:
+        """The rows of an entry, to be read before the next are asked for."""
+        rows = place.values[place.start : place.stop]
+        if self._read_bytes + rows.nbytes > READ_BYTES:
+            for values in self._read.values():
+                _give_back(values)
+            self._read, self._read_bytes = {}, 0
+        self._read[place.shard] = place.values
+        self._read_bytes += rows.nbytes
+        return rows
 
     def _unchanged(self, name: str) -> bool:
         """Compare an entry with its sum, once; if it has changed, it is struck out, on the disk too."""
-        if name in self._compared:
-            return True
         place = self._place[name]
-        if place.total is None or crc32(place.rows().data) == place.total:
-            self._compared.add(name)
+        if place.total is None:
+            return True
+        if crc32(self._rows(place).data) == place.total:
+            self._place[name] = place._replace(total=None)
             return True
         del self._place[name]
         index = self.directory / f"{place.shard}.json"
@@ -144,6 +157,12 @@ class KeptStates:
 def _read_index(index: Path) -> list[Any]:
     listed: list[Any] = json.loads(index.read_text())
     return listed
+
+
+def _give_back(values: np.ndarray) -> None:
+    """Let go of the pages of a mapped file that are in memory; what is read again is mapped again."""
+    if isinstance(values.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        values.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _to_disk(states: Tensor) -> np.ndarray:
