@@ -221,6 +221,23 @@ def test_a_step_of_which_no_row_is_left_is_one_line(place: Path, capsys: pytest.
         assert said.err.count("\n") == 1
 
 
+def test_a_training_that_is_spoiled_is_one_line_and_leaves_no_adapter(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("run", place / "c/continuum.yaml", "--out", place / "out", "--set", "training.learning_rate=1e30")
+    said = here(capsys, *arguments, "--set", "training.save_steps=1")
+    assert said.code == 2
+    assert re.fullmatch(
+        r"liit: error: step 1 \(alpha\): train: the loss is not finite \(nan\) by optimizer step 2 of 2; "
+        r"try a training.learning_rate below 1e\+30\n",
+        said.err,
+    ), said.err
+    left = {file.name for file in (place / "out/steps/01-alpha").iterdir()}
+    assert left == {"ingest.json", "selection.parquet"}
+    stages = json.loads((place / "out/run.json").read_text())["stages"]
+    assert [entry["stage"] for entry in stages] == ["evaluate", "ingest", "select"]
+
+
 def test_a_budget_larger_than_the_pool_is_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for method, what in (("replay", "pool"), ("sequential", "new data")):
         said = here(

@@ -17,7 +17,7 @@ def short(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_continuum(tmp_path_factory.mktemp("short"), model, steps=1)
 
 
-STAGE = re.compile(r"step \d \w+, (ingest|extract|select|train|evaluate): \d+\.\d s( \(\d+/s\))?(; .+)?")
+STAGE = re.compile(r"step \d \w+, (ingest|extract|select|train|evaluate): \d+\.\d s( \(\d+(\.\d)?/s\))?(; .+)?")
 
 
 def test_a_run_prints_a_line_per_stage_a_table_and_the_report_and_nothing_else(short: Path, tmp_path: Path) -> None:

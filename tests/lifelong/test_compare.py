@@ -29,7 +29,7 @@ class PowerCut(BaseException):
     """Not an Exception, so that nothing but `finally` runs."""
 
 
-def in_this_process(jobs: Sequence[Job], at_once: int, show: Callable[[str], None]) -> None:
+def in_this_process(jobs: Sequence[Job], at_once: int, show: Callable[[str], None], threads: int) -> None:
     """The jobs' command lines, here and one after the other: the libraries are loaded already."""
     for job in jobs:
         given = job.arguments
@@ -163,7 +163,7 @@ def test_the_same_again_does_nothing_and_a_later_seed_takes_what_is_there(
     compared: compare.Comparison, short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[str] = []
-    monkeypatch.setattr(compare, "run_jobs", lambda jobs, at_once, show: started.extend(job.label for job in jobs))
+    monkeypatch.setattr(compare, "run_jobs", lambda jobs, *_: started.extend(job.label for job in jobs))
     again = compare.compare(short, METHODS, 1, compared.out, overrides=[EARLY])
     assert started == []
     assert finite(again.result["rows"]) == finite(compared.result["rows"])
@@ -171,6 +171,45 @@ def test_the_same_again_does_nothing_and_a_later_seed_takes_what_is_there(
     todo = [(member.label, member.seed) for member in plan.members() if not plan.finished(member)]
     assert todo == [("adapt-inf", 4), ("lite-adapt-inf", 4), ("multitask", 4), ("sequential", 3), ("sequential", 4),
                     ("replay", 4), ("random-balanced", 4)]  # fmt: skip
+
+
+def test_runs_added_later_have_the_threads_of_the_first_start(
+    short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever number of cores, of runs side by side, or of runs that are left the later start has."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(ahead, "keep_vision_states", lambda continuum, place, processes: 0)
+    asked: list[int] = []
+    said: list[str] = []
+
+    def stopped(jobs: Sequence[Job], at_once: int, show: Callable[[str], None], threads: int) -> None:
+        (tmp_path / "out/runs/replay/seed-3").mkdir(parents=True, exist_ok=True)
+        asked.append(threads)
+        raise PowerCut
+
+    monkeypatch.setattr(compare, "run_jobs", stopped)
+    for cores, jobs in ((8, 2), (8, 4), (2, None)):
+        monkeypatch.setattr("liit.lifelong.parallel.cores", lambda cores=cores: cores)
+        monkeypatch.setattr(compare, "cores", lambda cores=cores: cores)
+        with pytest.raises(PowerCut):
+            compare.compare(short, ["replay"], 1, tmp_path / "out", jobs=jobs, show=said.append)
+    monkeypatch.setenv("OMP_NUM_THREADS", "6")
+    with pytest.raises(PowerCut):
+        compare.compare(short, ["replay"], 1, tmp_path / "out", show=said.append)
+    assert asked == [4, 4, 4, 4]
+    assert json.loads((tmp_path / "out/plan.json").read_text())["threads"] == 4
+    note = "each run has 4 threads, as when the comparison began; begun now it would be "
+    assert [line.removeprefix(note) for line in said if line.startswith(note)] == ["2", "1", "6"]
+
+
+@pytest.mark.parametrize("threads", [0, "2", True])
+def test_a_plan_with_a_wrong_number_of_threads_is_refused(
+    compared: compare.Comparison, short: Path, tmp_path: Path, threads: object
+) -> None:
+    plan = json.loads((compared.out / "plan.json").read_text())
+    (tmp_path / "plan.json").write_text(json.dumps({**plan, "threads": threads}))
+    with pytest.raises(InputError, match=r"names .* threads, expected a number from 1 on"):
+        compare.compare(short, ["replay"], 1, tmp_path, overrides=[EARLY])
 
 
 def test_budgets_at_equal_compute_are_what_the_operations_buy() -> None:
@@ -218,7 +257,7 @@ def test_a_directory_of_something_else_is_refused(
 def test_a_run_that_is_refused_takes_nothing_with_it_that_has_begun(
     short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
 ) -> None:
-    def refuse(jobs: Sequence[Job], at_once: int, show: Callable[[str], None]) -> None:
+    def refuse(jobs: Sequence[Job], at_once: int, show: Callable[[str], None], threads: int) -> None:
         if begun:
             (tmp_path / "out/runs/replay/seed-3").mkdir(parents=True)
             (tmp_path / "out/runs/replay/seed-3/run.json").write_text("{}")

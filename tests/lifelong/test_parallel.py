@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from liit.errors import InputError
-from liit.lifelong.parallel import Job, JobError, child_environment, run_jobs
+from liit.lifelong.parallel import Job, JobError, child_environment, run_jobs, threads_each
 
 SCRIPT = """#!/bin/sh
 # called as: program -m liit WHAT FILE
@@ -40,6 +40,8 @@ def test_every_line_is_shown_with_the_label_of_its_job(tmp_path: Path, monkeypat
     for name in ("a", "b", "c"):
         assert [line for line in lines if line.startswith(f"{name}: ")] == [f"{name}: one", f"{name}: threads 4"]
         assert (tmp_path / name).read_text() == "done\n"
+    run_jobs(jobs[:1], 2, lines.append, threads=3)
+    assert lines[-1] == "a: threads 3"
 
 
 @pytest.mark.parametrize(
@@ -59,9 +61,20 @@ def test_the_first_that_fails_stops_the_others(tmp_path: Path, what: str, error:
     assert not (tmp_path / "third").exists()
 
 
+def test_threads_are_what_the_user_has_set_or_a_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("liit.lifelong.parallel.cores", lambda: 8)
+    for given, expected in (("7", 7), ("3,1", 3), ("", 4), ("0", 4), ("many", 4)):
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+        assert threads_each(2, 5) == expected
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert [threads_each(*numbers) for numbers in ((8, 1), (3, 8), (16, 16))] == [8, 2, 1]
+
+
 def test_what_the_user_has_set_in_the_environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
     found = child_environment(2)
-    assert (found["OMP_NUM_THREADS"], found["OMP_WAIT_POLICY"]) == ("7", "passive")
+    assert (found["OMP_NUM_THREADS"], found["OMP_WAIT_POLICY"]) == ("2", "active")
+    assert found["TOKENIZERS_PARALLELISM"] == "false"
     assert found["PATH"] == os.environ["PATH"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +19,9 @@ from liit.model.chat import ChatEncoder, Encoded
 from liit.model.lora import attach_lora, lora_parameters, save_adapter
 from liit.model.vision import Pixels, VisionCache
 from liit.model.vlm import VLM
-from liit.training import fit
+from liit.training import Place, fit
 from liit.training.fit import answer_positions_only
+from liit.training.hooks import TaskContext, TrainingHook, Update
 
 SETTINGS = TrainingSettings(batch_size=4, epochs=4, learning_rate=2e-2)
 
@@ -125,7 +128,18 @@ def test_row_that_is_all_answer_keeps_every_position() -> None:
     assert torch.equal(out["labels"], labels)
 
 
-def test_progress_ends_at_the_last_step(trainee: VLM) -> None:
+def test_progress_ends_at_the_last_step_however_seldom_losses_are_logged(
+    trainee: VLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules["liit.training.fit"]
+    arguments = module.training_arguments
+
+    def seldom(*given: Any, **options: Any) -> Any:
+        made = arguments(*given, **options)
+        made.logging_steps = 2  # as in long trainings, where the last steps are not logged
+        return made
+
+    monkeypatch.setattr(module, "training_arguments", seldom)
     seen: list[tuple[int, int]] = []
     fit(
         trainee,
@@ -139,11 +153,56 @@ def test_progress_ends_at_the_last_step(trainee: VLM) -> None:
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_loss_that_is_not_finite_is_an_error_not_a_result(trainee: VLM) -> None:
-    with torch.no_grad():
-        next(iter(lora_parameters(trainee).values())).fill_(math.nan)
-    with pytest.raises(InputError, match=r"not finite.*learning_rate"):
-        fit(trainee, rows_of(trainee), SETTINGS, vision=Pixels(trainee), seed=0)
+class Spoil(TrainingHook):
+    """Gives one update a gradient that is not finite."""
+
+    place = "after-clipping"
+
+    def __init__(self, number: int, value: float) -> None:
+        self.number, self.value, self.ended = number, value, False
+
+    def gradients_ready(self, update: Update) -> None:
+        if update.number == self.number:
+            next(iter(update.parameters.values())).grad[0] = self.value
+
+    def task_end(self, context: TaskContext) -> None:
+        self.ended = True
+
+
+@pytest.mark.parametrize(
+    ("update", "message"),
+    [
+        (
+            0,
+            r"^train: the loss is not finite \(nan\) by optimizer step 2 of 3; try a training.*_rate below 0.02$",
+        ),
+        (
+            2,
+            r"^train: the weights are not finite \(1 of \d+ tensors, first .*lora.*\) after optimizer step 3 of 3; try",
+        ),
+    ],
+)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_spoiled_training_is_an_error_not_a_result(
+    trainee: VLM, tmp_path: Path, update: int, value: float, message: str
+) -> None:
+    """In the middle the next loss shows it; after the last update only the weights do."""
+    hook, settings = Spoil(update, value), SETTINGS.model_copy(update={"epochs": 1, "save_steps": 1, "warmup_ratio": 0})
+    place = Place(checkpoints=tmp_path / "training")
+    with pytest.raises(InputError, match=message):
+        fit(
+            trainee, rows_of(trainee), settings, vision=Pixels(trainee), seed=0, hooks=[hook], place=place,
+            optimizer_state=tmp_path / "moments.safetensors",
+        )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+    assert not hook.ended
+    assert not any(module.training for module in trainee.model.modules())
+
+
+def test_advice_for_a_spoiled_training_in_less_than_float32_names_autocast(trainee: VLM) -> None:
+    settings = SETTINGS.model_copy(update={"autocast": "bfloat16"})
+    with pytest.raises(InputError, match=r"a training.learning_rate below 0.02, or training.autocast null$"):
+        fit(trainee, rows_of(trainee), settings, vision=Pixels(trainee), seed=0, hooks=[Spoil(0, math.nan)])
 
 
 def test_empty_selection_is_refused(trainee: VLM) -> None:

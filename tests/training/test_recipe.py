@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -183,3 +184,62 @@ def test_trackers_get_loss_and_learning_rate(trainee: VLM, tmp_path: Path, monke
     assert [entry["step"] for entry in logs if "loss" in entry] == [1, 2, 3]
     assert all({"loss", "learning_rate", "grad_norm"} <= set(entry) for entry in logs if "loss" in entry)
     assert "torch.utils.tensorboard" not in sys.modules
+
+
+class FakeWandb(ModuleType):
+    """As much of W&B as the Trainer's callback uses: at most one run is open."""
+
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.run: Any = None
+        self.config: Any = type("Config", (dict,), {"update": lambda self, values, **_: None})()
+        self.ended: list[tuple[str, list[int], int | None]] = []
+
+    def init(self, name: str, **_: Any) -> None:
+        self.run = SimpleNamespace(name=name, steps=[], summary={}, _label=lambda **_: None)
+
+    def log(self, values: dict[str, Any]) -> None:
+        if "train/loss" in values:
+            self.run.steps.append(values["train/global_step"])
+
+    def finish(self, exit_code: int | None = None) -> None:
+        self.ended.append((self.run.name, self.run.steps, exit_code))
+        self.run = None
+
+
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
+    from transformers.integrations import integration_utils
+
+    fake, problems = FakeWandb(), ModuleType("wandb.sdk.lib.config_util")
+    problems.ConfigError = type("ConfigError", (Exception,), {})  # type: ignore[attr-defined]
+    modules = {"wandb.sdk": ModuleType("wandb.sdk"), "wandb.sdk.lib": ModuleType("wandb.sdk.lib")}
+    for name, module in {"wandb": fake, **modules, "wandb.sdk.lib.config_util": problems}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(arguments, "find_spec", lambda package: object())
+    monkeypatch.setattr(integration_utils, "is_wandb_available", lambda: True)
+    return fake
+
+
+def test_every_step_is_a_wandb_run_of_its_own(trainee: VLM, wandb: FakeWandb) -> None:
+    """The Trainer's callback alone goes on in the run of the step before."""
+    settings = SETTINGS.model_copy(update={"report_to": ("wandb",)})
+    for name in ("tiny-01", "tiny-02"):
+        fit(trainee, texts(trainee), settings, vision=Pixels(trainee), seed=0, place=Place(name=name))
+    assert wandb.ended == [("tiny-01", [1, 2, 3], None), ("tiny-02", [1, 2, 3], None)]
+
+
+def test_a_training_that_fails_ends_its_wandb_run_as_failed(trainee: VLM, wandb: FakeWandb) -> None:
+    settings = SETTINGS.model_copy(update={"report_to": ("wandb",), "learning_rate": 1e30})
+    with pytest.raises(InputError, match="not finite"):
+        fit(trainee, texts(trainee), settings, vision=Pixels(trainee), seed=0, place=Place(name="tiny-01"))
+    ((name, _, code),) = wandb.ended
+    assert (name, code) == ("tiny-01", 1)
+
+
+def test_a_wandb_run_of_the_users_stays_open(trainee: VLM, wandb: FakeWandb) -> None:
+    wandb.init("mine")
+    settings = SETTINGS.model_copy(update={"report_to": ("wandb",)})
+    fit(trainee, texts(trainee), settings, vision=Pixels(trainee), seed=0, place=Place(name="tiny-01"))
+    assert wandb.ended == []
+    assert (wandb.run.name, wandb.run.steps) == ("mine", [1, 2, 3])

@@ -252,13 +252,15 @@ def train(
     from liit.lifelong import stages
     from liit.lifelong.workbench import derived_seed
     from liit.model.lora import WEIGHTS
+    from liit.training import optimizer_steps
 
     if out.exists() and not (out.is_dir() and ((out / WEIGHTS).is_file() or not any(out.iterdir()))):
         raise InputError(f"--out: {str(out)!r} exists and is not an adapter; name a new directory")
     if adapter is not None and adapter.resolve() == out.resolve():  # a second attempt would start from the first's end
         raise InputError(f"--out: {str(out)!r} is also --adapter; name another directory")
     samples = Pool.open(pool).take(stages.read_selection(selection))
-    with reporter.stage(None, selection.parent.name, "train", None) as progress:
+    total = optimizer_steps(len(samples), bench.continuum.training)
+    with reporter.stage(None, selection.parent.name, "train", total) as progress:
         result = stages.train_step(
             bench, adapter, samples, out, seed=derived_seed(bench.continuum.seed, 0, "train"), progress=progress,
             optimizer_state=optimizer_state,

@@ -1,7 +1,9 @@
 """`liit compare`: methods on one continuum at several seeds, side by side, and one table.
 
 Every run is a process of its own with its share of the cores. What two runs would both do is done once (see
-`liit.lifelong.sharing`). Killed anywhere, the same call goes on; with more methods or seeds it takes what is there.
+`liit.lifelong.sharing`). Killed anywhere, the same call goes on; with more methods or seeds it takes what is there. All
+runs, later ones too, have the number of threads of the first start: results depend on it in the last digit, and are
+shared where it is the same.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from liit.config import Continuum, load_config
 from liit.lifelong.compare_compute import enlarged_budgets, most_expensive, stage_costs
 from liit.lifelong.compare_plan import ALWAYS, EQUAL_COMPUTE, RANDOM, Member, Plan, make_plan
-from liit.lifelong.parallel import cores, run_jobs
+from liit.lifelong.parallel import cores, run_jobs, threads_each
 from liit.lifelong.rundir import RunDirectory, read_timings, write_json, write_text
 
 if TYPE_CHECKING:
@@ -87,18 +89,25 @@ def compare(
     if plan.added:
         show(f"added, so that the comparison says something: {', '.join(plan.added)}")
     start = time.perf_counter()
-    with plan.directory():
-        members = plan.members()
-        _run(plan, members, at_once, show)
+    members = plan.members()
+    share = threads_each(at_once, len(members))
+    with plan.directory(share) as threads:
+        if threads != share:
+            show(f"each run has {_threads(threads)}, as when the comparison began; begun now it would be {share}")
+        _run(plan, members, at_once, threads, show)
         donor = _donor(plan) if equal_compute else None
         more = [] if donor is None else _enlarged(plan, donor)
         if donor is not None:
             show(f"equal compute: {' and '.join(ALWAYS)} again, with what {donor} costs, selection and training")
-        _run(plan, more, at_once, show)
+        _run(plan, more, at_once, threads, show)
         return _result(plan, [*members, *more], donor, time.perf_counter() - start)
 
 
-def _run(plan: Plan, members: Sequence[Member], at_once: int, show: Show) -> None:
+def _threads(number: int) -> str:
+    return "1 thread" if number == 1 else f"{number} threads"
+
+
+def _run(plan: Plan, members: Sequence[Member], at_once: int, threads: int, show: Show) -> None:
     """Make the runs that are not complete."""
     todo = [member for member in members if not plan.finished(member)]
     if done := len(members) - len(todo):
@@ -109,7 +118,7 @@ def _run(plan: Plan, members: Sequence[Member], at_once: int, show: Show) -> Non
 
     if members[0].budgets == () and (images := keep_vision_states(plan.continuum, plan.shared, at_once)):
         show(f"vision features of {images} images computed, once for all runs")
-    run_jobs([plan.job(member) for member in todo], at_once, show)
+    run_jobs([plan.job(member) for member in todo], at_once, show, threads)
 
 
 def _donor(plan: Plan) -> str | None:

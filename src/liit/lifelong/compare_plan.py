@@ -1,7 +1,7 @@
 """What a comparison consists of: its methods, its seeds, its directory, and the command of each run.
 
 DIR/continuum.yaml                   the continuum, every default written out
-DIR/plan.json                        which continuum it is; a directory of another one is refused
+DIR/plan.json                        which continuum it is, and the threads of each run; another continuum is refused
 DIR/runs/METHOD/seed-N/              an ordinary run directory
 DIR/shared/                          what the runs do once for all; see liit.lifelong.sharing
 DIR/compare.json, .csv, .txt         the table
@@ -28,6 +28,7 @@ RANDOM, BALANCED, REFERENCE = "replay", "random-balanced", "multitask"
 ALWAYS = (RANDOM, BALANCED)
 """What every comparison has: the same budget drawn at random, from the whole pool and evenly from its sources."""
 EQUAL_COMPUTE = "@equal-compute"
+THREADS = "threads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +129,16 @@ class Plan:
         return directory.facts(len(continuum.steps), last) is not None
 
     @contextmanager
-    def directory(self) -> Iterator[None]:
+    def directory(self, threads: int) -> Iterator[int]:
         """Make the comparison's directory when it is new, and keep a second process out.
 
         Wrong input that shows before any run has begun leaves nothing behind.
+
+        Args:
+            threads: of each run, for a new comparison.
+
+        Yields:
+            The threads of each run: those of the first start.
 
         Raises:
             InputError: another process is at it, or it holds another comparison or something else.
@@ -140,19 +147,22 @@ class Plan:
         fresh = not (self.out / "plan.json").is_file()
         with alone_in(self.out, "compares") as new:
             try:
-                self._describe()
-                yield
+                yield self._describe(threads)
             except InputError:
                 if fresh and not any(self.out.glob("runs/*/*/run.json")):  # a run that has begun stays
                     take_back(self.out, new)
                 raise
 
-    def _describe(self) -> None:
-        write_json(self.out / "plan.json", self._identity())
+    def _describe(self, threads: int) -> int:
+        file = self.out / "plan.json"
+        if file.is_file():
+            threads = json.loads(file.read_text(encoding="utf-8")).get(THREADS, threads)
+        write_json(file, {**self._identity(), THREADS: threads})
         write_text(self.out / "continuum.yaml", dump_config(self.continuum))
         self.shared.mkdir(exist_ok=True)
         listed = [list(columns) for name in self.methods if (columns := self.columns(name))]
         write_json(self.shared / "columns.json", listed)
+        return threads
 
     def _identity(self) -> dict[str, Any]:
         # Of the continuum what all runs have in common: methods and seeds may be added later.
@@ -169,11 +179,14 @@ class Plan:
             before = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(f"out: {file} cannot be read ({error}); name a new directory") from error
+        threads = before.pop(THREADS, 1) if isinstance(before, dict) else 1
         if before != (now := self._identity()):
             raise InputError(
                 f"out: {self.out} belongs to a comparison on another continuum ({_difference(before, now)}); "
                 "name a new directory"
             )
+        if type(threads) is not int or threads < 1:
+            raise InputError(f"out: {file} names {threads!r} {THREADS}, expected a number from 1 on; mend it")
 
 
 def _difference(before: Any, now: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from liit.lifelong.queries import QueryRows, QuerySource
 from liit.lifelong.rundir import RunDirectory, write_json
 from liit.lifelong.sharing import Sharing
 from liit.lifelong.workbench import ADAPTER_RULES, Workbench, derived_seed
+from liit.training import optimizer_steps
 from liit.training.arguments import check_trackers
 from liit.training.hooks import make_hooks
 
@@ -208,9 +209,10 @@ class Loop:
     def _train(self, number: int, adapter: Path | None, folder: Path) -> None:
         training = self.continuum.training
         epochs = training.multitask_epochs if self.method.once else None
+        ids = stages.read_selection(folder / "selection.parquet")
 
         def train(progress: stages.Progress) -> stages.Facts:
-            samples = self.pool_now(number).take(stages.read_selection(folder / "selection.parquet"))
+            samples = self.pool_now(number).take(ids)
             seed = derived_seed(self.continuum.seed, number, "train")
             facts = stages.train_step(
                 self.bench, adapter, samples, folder / "adapter", seed=seed, epochs=epochs, progress=progress,
@@ -220,7 +222,10 @@ class Loop:
             write_json(folder / "train.json", facts)
             return facts
 
-        self._stage(number, "train", train)
+        try:
+            self._stage(number, "train", train, total=optimizer_steps(len(ids), training, epochs))
+        except InputError as error:
+            raise InputError(f"step {number} ({self.continuum.steps[number - 1].name}): {error}") from error
 
     def pool_now(self, number: int) -> Pool:
         """The pool as it was after a step's ingest."""

@@ -53,9 +53,22 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads_each(at_once: int, jobs: int) -> int:
+    """Threads of each process: what the user has set, else its share of the cores.
+
+    Args:
+        at_once: processes side by side, at most.
+        jobs: how many there are in all.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # "4,2": the second is for nested regions
+    if first.isdecimal() and int(first):
+        return int(first)
+    return max(1, cores() // max(1, min(at_once, jobs)))
+
+
 def child_environment(threads: int) -> dict[str, str]:
-    """Environment of one process; what the user has set stays."""
-    return {**TUNED, "OMP_NUM_THREADS": str(threads), **os.environ}
+    """Environment of one process with so many threads; all else that the user has set stays."""
+    return {**TUNED, **os.environ, "OMP_NUM_THREADS": str(threads)}
 
 
 def end_with_parent() -> None:
@@ -74,7 +87,7 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def run_jobs(jobs: Sequence[Job], at_once: int, show: Callable[[str], None]) -> None:
+def run_jobs(jobs: Sequence[Job], at_once: int, show: Callable[[str], None], threads: int | None = None) -> None:
     """Run jobs, at most so many at once, in the order given.
 
     The first that fails stops the others; what they have done stays on disk, and the same call goes on from there.
@@ -83,12 +96,13 @@ def run_jobs(jobs: Sequence[Job], at_once: int, show: Callable[[str], None]) -> 
         jobs: what to run.
         at_once: processes side by side.
         show: gets every line that they print.
+        threads: of each; None: see `threads_each`.
 
     Raises:
         InputError: a job said that its input is wrong.
         JobError: a job failed otherwise.
     """
-    threads = max(1, cores() // max(1, min(at_once, len(jobs))))
+    each = threads_each(at_once, len(jobs)) if threads is None else threads
     running: set[subprocess.Popen[str]] = set()
     lock = threading.Lock()
     stopped = threading.Event()
@@ -99,7 +113,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, show: Callable[[str], None]) -> 
                 return
             process = subprocess.Popen(  # noqa: S603 (this program itself, arguments as a list)
                 [sys.executable, "-m", "liit", *job.arguments],
-                env={**child_environment(threads), ENDS_WITH_STDIN: "1"},
+                env={**child_environment(each), ENDS_WITH_STDIN: "1"},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

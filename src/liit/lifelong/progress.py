@@ -74,7 +74,7 @@ class ConsoleReporter(Reporter):
 
             yield progress
         seconds = time.perf_counter() - start
-        rate = f" ({done / seconds:.0f}/s)" if total and done else ""
+        rate = f" ({done / seconds:.{0 if done > 10 * seconds else 1}f}/s)" if total and done else ""
         notes = "".join(f"; {note}" for note in self._notes)
         self._line(f"{title}: {seconds:.1f} s{rate}{notes}")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -96,6 +99,28 @@ def tracker_callbacks(settings: TrainingSettings, logs: Path | None) -> list[Any
         if tracker == "tensorboard" and logs is not None:
             callback.logging_dir = str(logs)
     return callbacks
+
+
+@contextmanager
+def tracker_runs(settings: TrainingSettings) -> Iterator[None]:
+    """Surround a training, so that a tracker's run ends with it.
+
+    The Trainer's callback for W&B begins a run where none is open and leaves it open, so that the next step's training
+    would go on in it. A run that was open before belongs to whoever opened it: it is used and stays open.
+
+    Args:
+        settings: names the trackers.
+    """
+    wandb = import_module("wandb") if "wandb" in _trackers(settings) else None
+    if wandb is None or wandb.run is not None:
+        yield
+        return
+    try:
+        yield
+    except BaseException:
+        wandb.finish(exit_code=1)
+        raise
+    wandb.finish()
 
 
 def _trackers(settings: TrainingSettings) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from liit.model.chat import Encoded
 from liit.model.vision import VisionInputs
 from liit.model.vlm import VLM
 from liit.training import checkpoint
-from liit.training.arguments import check_trackers, tracker_callbacks, training_arguments
+from liit.training.arguments import check_trackers, tracker_callbacks, tracker_runs, training_arguments
 from liit.training.gradients import RowGradients, answer_positions_only, takes_positions, trained_parameters
 from liit.training.hooks.base import TaskContext, TrainingHook
 from liit.training.optimizers import make_optimizer, save_adam_state
@@ -122,14 +123,15 @@ def fit(
         place: which training of a run this is, and where it may write; None: one of its own, in memory.
 
     Raises:
-        InputError: no rows, a loss that is not finite, or a tracker that is not installed.
+        InputError: no rows, a loss or a trained weight that is not finite, or a tracker that is not installed. What was
+            trained so far is then of no use: its checkpoints are gone, and nothing else was written.
     """
     if not rows:
         raise InputError("train: got an empty selection, expected at least one sample")
     check_trackers(settings)
     place = place or Place()
     epochs = settings.epochs if epochs is None else epochs
-    steps = math.ceil(len(rows) / settings.batch_size) * epochs
+    steps = optimizer_steps(len(rows), settings, epochs)
     parameters = trained_parameters(vlm)
     context = TaskContext(
         number=place.step,
@@ -145,20 +147,25 @@ def fit(
         hook.task_start(context)
     identity = _identity(vlm, rows, settings, epochs, context, hooks)
     with _folder(place, settings) as folder:
-        trainer = _trainer(vlm, rows, settings, vision, context, epochs, hooks, folder, identity, progress, place)
-        trainer.train(resume_from_checkpoint=_str(checkpoint.latest(folder, identity)))
-        if optimizer_state is not None and trainer.optimizer is not None:
-            save_adam_state(vlm.model, trainer.optimizer, optimizer_state)
-        if settings.gradient_checkpointing:
-            vlm.base.activation_checkpointing_disable()
-        vlm.model.eval()
+        try:
+            with tracker_runs(settings):
+                trainer = _trainer(
+                    vlm, rows, settings, vision, context, epochs, hooks, folder, identity, progress, place
+                )
+                trainer.train(resume_from_checkpoint=_str(checkpoint.latest(folder, identity)))
+            _check_weights(context, settings)
+        except SpoiledError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            if settings.gradient_checkpointing:
+                vlm.base.activation_checkpointing_disable()
+            vlm.model.eval()
         losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-        if not losses or not all(math.isfinite(loss) for loss in losses):
-            raise InputError(
-                "train: the loss is not finite; lower training.learning_rate or set training.autocast to null"
-            )
         for hook in hooks:
             hook.task_end(context)
+        if optimizer_state is not None and trainer.optimizer is not None:
+            save_adam_state(vlm.model, trainer.optimizer, optimizer_state)
     vlm.adapter_id = _trained_id(vlm)
     window = max(1, round(LOSS_WINDOW * len(losses)))
     return TrainReport(
@@ -191,9 +198,14 @@ def _trainer(
     from liit.training.trainer import AdapterTrainer, collator_with_rows
 
     class Watch(TrainerCallback):
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-            if logs and "loss" in logs and progress is not None:
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if progress is not None:
                 progress(state.global_step, context.optimizer_steps)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+            for name in ("loss", "train_loss"):  # the second is that of the whole training, when it ends
+                if logs and not math.isfinite(logs.get(name, 0.0)):
+                    raise _spoiled(f"the loss is not finite ({logs[name]}) by", state.global_step, context, settings)
 
     keeps = takes_positions(vlm)
 
@@ -221,6 +233,35 @@ def _trainer(
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def optimizer_steps(rows: int, settings: TrainingSettings, epochs: int | None = None) -> int:
+    """Parameter updates of a training.
+
+    Args:
+        rows: in the selection.
+        settings: batch size, and epochs where they are not given.
+        epochs: passes over the rows, instead of the settings' number.
+    """
+    return math.ceil(rows / settings.batch_size) * (settings.epochs if epochs is None else epochs)
+
+
+class SpoiledError(InputError):
+    """A training whose loss or weights are no longer finite."""
+
+
+def _check_weights(context: TaskContext, settings: TrainingSettings) -> None:
+    """Refuse weights that are not finite: the last update can spoil them after the last loss was."""
+    bad = [name for name, parameter in context.parameters.items() if not bool(parameter.detach().isfinite().all())]
+    if bad:
+        what = f"the weights are not finite ({len(bad)} of {len(context.parameters)} tensors, first {bad[0]}) after"
+        raise _spoiled(what, context.optimizer_steps, context, settings)
+
+
+def _spoiled(what: str, number: int, context: TaskContext, settings: TrainingSettings) -> SpoiledError:
+    rate = f"a training.learning_rate below {settings.learning_rate:g}"
+    advice = rate if settings.autocast is None else f"{rate}, or training.autocast null"
+    return SpoiledError(f"train: {what} optimizer step {number} of {context.optimizer_steps}; try {advice}")
 
 
 @contextmanager
@@ -269,8 +310,3 @@ def _trained_id(vlm: VLM) -> str:
 
 def _str(path: Path | None) -> str | None:
     return None if path is None else str(path)
-
-
-def set_threads(threads: int) -> None:
-    """Use this many CPU threads for the arithmetic; part of what makes a run repeatable."""
-    torch.set_num_threads(threads)
