@@ -260,6 +260,24 @@ def test_numbers_too_large_for_float16_are_kept_as_they_are(tmp_path: Path) -> N
         assert again.extra == {"grid": [1, 2, 3]}
 
 
+@pytest.mark.parametrize("kind", ["float16", "mixed", "bfloat16"])
+def test_a_shard_is_the_file_that_numpy_would_write(tmp_path: Path, kind: str) -> None:
+    states = [torch.randn(rows, 4) for rows in (1, 3, 2)]
+    expected = [one.half().numpy() for one in states]
+    if kind == "mixed":  # one of them does not fit float16, so that the shard is float32
+        states[1] = states[1] * 1e6
+        expected[1] = states[1].numpy()
+    if kind == "bfloat16":
+        states = [one.bfloat16() for one in states]
+        expected = [one.view(torch.int16).numpy() for one in states]
+    KeptStates(tmp_path / "store").add(["a", "b", "c"], [Kept(one) for one in states])
+    (written,) = (tmp_path / "store").glob("*.npy")
+    np.save(tmp_path / "expected.npy", np.concatenate(expected))
+    assert written.read_bytes() == (tmp_path / "expected.npy").read_bytes()
+    again = KeptStates(tmp_path / "store")
+    assert all(name in again for name in "abc")
+
+
 def resident_of_maps(folder: Path) -> int:
     """Bytes of the files below a folder that this process has mapped and in memory."""
     total, ours = 0, False

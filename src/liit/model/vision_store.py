@@ -111,17 +111,21 @@ class KeptStates:
 
     def add(self, names: Sequence[str], entries: Sequence[Kept]) -> None:
         """Write one shard; it counts once it is there whole."""
-        parts = [_to_disk(entry.states) for entry in entries]
-        values = np.concatenate(parts)
-        kept = zip(names, entries, [crc32(part.astype(values.dtype, copy=False).data) for part in parts], strict=True)
+        dtype = np.result_type(*{_to_disk(entry.states).dtype for entry in entries})
+        rows, (width,) = sum(len(entry.states) for entry in entries), {entry.states.shape[1] for entry in entries}
+        listed: list[list[Any]] = []
         name = uuid4().hex
         part = self.directory / f"{name}.npy.part"
-        with part.open("wb") as stream:
-            np.save(stream, values, allow_pickle=False)
+        with part.open("wb") as stream:  # one entry after the other: a copy of the whole shard would be large
+            about = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (rows, width)}
+            np.lib.format.write_array_header_1_0(stream, about)
+            for one, entry in zip(names, entries, strict=True):
+                values = np.ascontiguousarray(_to_disk(entry.states), dtype)
+                stream.write(values.data)
+                listed.append([one, len(values), dict(entry.extra), crc32(values.data)])
             stream.flush()
             os.fsync(stream.fileno())
         part.rename(self.directory / f"{name}.npy")
-        listed = [[n, len(entry.states), dict(entry.extra), total] for n, entry, total in kept]
         self._write_index(self.directory / f"{name}.json", listed)
         self.refresh()
 
