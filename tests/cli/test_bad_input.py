@@ -233,7 +233,7 @@ def test_a_training_that_is_spoiled_is_one_line_and_leaves_no_adapter(
         said.err,
     ), said.err
     left = {file.name for file in (place / "out/steps/01-alpha").iterdir()}
-    assert left == {"ingest.json", "selection.parquet"}
+    assert left == {"ingest.json", "selection.json", "selection.parquet"}
     stages = json.loads((place / "out/run.json").read_text())["stages"]
     assert [entry["stage"] for entry in stages] == ["evaluate", "ingest", "select"]
 

@@ -23,6 +23,7 @@ EARLY = (
     "features.embedding_layer=0"  # so that lite's passes are those of adapt-inf: of two layers the middle is the last
 )
 METHODS = ("adapt-inf", "lite-adapt-inf")
+OTHER_HOOK = 'methods={"mine": {"selector": "random", "hooks": [{"name": "ewcc"}]}}'
 
 
 class PowerCut(BaseException):
@@ -226,12 +227,22 @@ def test_budgets_at_equal_compute_are_what_the_operations_buy() -> None:
         (["--methods", "replay", "--seeds", "0"], "--seeds: got 0, expected at least 1"),
         (["--methods", "replay", "--set", "budgte=3"], "did you mean 'budget'?"),
         (["--methods", "replay", "--csv", "/nowhere/table.csv"], "--csv: there is no folder /nowhere"),
+        (["--methods", "replay", "--csv", "/"], "--csv: / is a folder or cannot be written"),
         (["--methods", "lite-adapt-inf", "--set", "pruning.pool_size=null"], "set pruning.pool_size to a number"),
+        (["--methods", "gist"], "steps[0].dev, or set queries.kind to replay or file"),
+        (
+            ["--methods", "ewc", "--set", "lora.adapter=merge"],
+            "ewc: hooks: ewc cannot be used with lora.adapter: merge",
+        ),
+        (["--methods", "mine", "--set", OTHER_HOOK], "mine: hooks: unknown hook 'ewcc'; did you mean 'ewc'?"),
+        (["--methods", "replay", "--set", "training.report_to=[trackio]"], "report_to: trackio is not installed"),
     ],
 )
 def test_wrong_options_are_one_line_and_write_nothing(
-    short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], expected: str
-) -> None:
+    short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    options: list[str], expected: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("liit.training.arguments.find_spec", lambda package: None)
     said = here(capsys, "compare", short, "--out", tmp_path / "out", *options)
     assert (said.code, said.out) == (2, ""), said
     assert expected in said.err
@@ -250,6 +261,11 @@ def test_a_directory_of_something_else_is_refused(
     said = here(capsys, "compare", short, "--methods", "replay", "--out", tmp_path / "out")
     assert said.code == 2
     assert "exists and is not a comparison" in said.err
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["photo.png"]
+    for out, problem in (("out/photo.png", "exists and is not a comparison"), ("out/photo.png/c", "cannot make")):
+        said = here(capsys, "compare", short, "--methods", "replay", "--out", tmp_path / out)
+        assert (said.code, said.err.count("\n")) == (2, 1)
+        assert problem in said.err
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["photo.png"]
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
-from tiny import write_continuum
+from tiny import BUDGET, here, write_continuum
 
 from liit.config import Continuum, load_config
 from liit.data.pool import Pool
@@ -193,3 +195,19 @@ def test_another_step_draws_others_and_the_same_step_the_same(folder: Path, tmp_
         select_step(method, continuum, pool, Candidates(pool.ids_, [n > 39 for n in range(50)]), number, tmp_path / out)
         drawn[out] = (tmp_path / out / "selection.parquet").read_bytes()
     assert drawn["a"] == drawn["b"] != drawn["c"]
+
+
+def test_a_method_of_the_file_runs_with_its_selectors_its_pruner_and_its_hook(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_continuum(tmp_path / "c", model, steps=2, method="mine", methods=OWN, pruning={"pool_size": 30})
+    said = here(capsys, "run", path, "--out", tmp_path / "out")
+    assert (said.code, said.err) == (0, "")
+    assert re.search(r"^mine +0\.\d+", said.out, flags=re.M)
+    stages = json.loads((tmp_path / "out/run.json").read_text())["stages"]
+    assert [entry["pool_size"] for entry in stages if entry["stage"] == "prune"] == [30, 30]
+    first, second = (json.loads(file.read_text()) for file in sorted((tmp_path / "out").glob("steps/0*/train.json")))
+    assert (first["samples"], second["samples"]) == (BUDGET, BUDGET)
+    assert (first["hooks"]["ewc"]["penalty"], list(second["hooks"])) == (0, ["ewc"])
+    chosen = pq.read_table(tmp_path / "out/steps/02-beta/selection.parquet")["id"].to_pylist()
+    assert sum("alpha" in sample for sample in chosen) == BUDGET // 4  # the share for old samples

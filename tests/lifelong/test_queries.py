@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from tiny import STEPS, _row, differing, write_continuum
+from tiny import STEPS, _row, differing, here, write_continuum
 
 from liit.config import Continuum, load_config
 from liit.data.pool import Pool
@@ -105,6 +106,23 @@ def test_an_empty_file_of_queries_is_one_line(dev: Path, tmp_path: Path) -> None
     (dev.parent / "none.json").write_text("[]")
     with pytest.raises(InputError, match=r"none\.json has 0 rows, of which 0 are new"):
         source(load_config(dev, ["queries.kind=file", "queries.path=none.json"]), tmp_path).check()
+
+
+def test_a_run_says_how_many_samples_were_no_queries_because_they_are_evaluation_questions(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_continuum(tmp_path / "c", model, steps=1, method="rds-plus", queries={"kind": "replay"})
+    value = yaml.safe_load(path.read_text())
+    value["steps"][0]["train"].append({"path": "alpha-colour.json", "images": ".", "source": "leaky"})
+    path.write_text(yaml.safe_dump(value))
+    said = here(capsys, "run", path, "--out", tmp_path / "out", "--no-report")
+    assert said.code == 0
+    assert re.search(
+        r"step 1 alpha, extract: .*; 6 samples of the pool are evaluation questions, and no queries", said.out
+    )
+    stages = json.loads((tmp_path / "out/run.json").read_text())["stages"]
+    facts = next(entry for entry in stages if entry["stage"] == "extract")
+    assert (facts["queries"], facts["query_groups"], facts["queries_left_out"]) == (PER_SOURCE, 1, 6)
 
 
 def test_a_draw_from_the_pool_is_even_over_sources_and_leaves_evaluation_questions_out(

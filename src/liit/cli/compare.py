@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +41,8 @@ def compare(
         raise InputError(f"--seeds: got {seeds}, expected at least 1; a standard deviation needs 2, an honest one more")
     if csv is not None and not csv.absolute().parent.is_dir():
         raise InputError(f"--csv: there is no folder {csv.absolute().parent}; name a file in one that exists")
+    if csv is not None and (csv.is_dir() or not os.access(csv.absolute().parent, os.W_OK)):
+        raise InputError(f"--csv: {csv} is a folder or cannot be written; name a file in a folder that can be")
     from liit.lifelong.compare import compare as run_compare
     from liit.lifelong.compare import in_words
     from liit.lifelong.rundir import finite, write_text

@@ -211,7 +211,8 @@ def make_plan(
         reference: also run the joint training on all data that relative gains refer to.
 
     Raises:
-        InputError: no or unknown methods, one that cannot be run on this continuum, or no seeds.
+        InputError: no or unknown methods, one that cannot be run on this continuum, or no seeds; so that no run is
+            refused hours after the first one began.
     """
     asked = tuple(dict.fromkeys(methods))
     if not asked:
@@ -223,7 +224,23 @@ def make_plan(
         problem = problem_with(continuum.model_copy(update={"method": name}))
         if problem is not None:
             raise InputError(problem[1])
+    _check_training(continuum, [get_method(name, continuum) for name in names])
     chosen = tuple(range(continuum.seed, continuum.seed + seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not chosen or len(set(chosen)) != len(chosen) or min(chosen) < 0:
         raise InputError(f"seeds: {seeds} given, expected at least 1, or different seeds from 0 on")
     return Plan(continuum, names, tuple(name for name in names if name not in asked), chosen, out)
+
+
+def _check_training(continuum: Continuum, methods: Sequence[Method]) -> None:
+    """Refuse what a run would refuse when it starts: hooks and trackers."""
+    if continuum.training.report_to == "none" and not any(method.hooks for method in methods):
+        return
+    from liit.training.arguments import check_trackers  # torch
+    from liit.training.hooks import make_hooks
+
+    check_trackers(continuum.training)
+    for method in methods:
+        try:
+            make_hooks(method.hooks, continuum.lora.adapter)
+        except InputError as error:
+            raise InputError(f"{method.name}: {error}") from error

@@ -171,6 +171,10 @@ class Loop:
             if queries is not None:
                 columns, store = self.method.query_columns(), folder / "queries"
                 facts |= stages.extract_queries(self.bench, adapter, queries, columns, store, progress)
+                if queries.left_out:
+                    self.reporter.note(
+                        f"{queries.left_out} samples of the pool are evaluation questions, and no queries"
+                    )
             return facts
 
         self._stage(number, "extract", work, total=len(samples) + (0 if queries is None else len(queries.samples)))

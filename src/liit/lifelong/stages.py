@@ -226,7 +226,8 @@ def extract_queries(
         first, reason = next(iter(refused.items()))
         raise InputError(f"queries: {len(refused)} rows cannot be given to the model, first {first!r}: {reason}")
     extract_step(bench, adapter, queries.samples, names, out, progress)
-    return {"queries": len(queries.samples), "query_groups": len(set(queries.groups))}
+    groups = len(set(queries.groups))
+    return {"queries": len(queries.samples), "query_groups": groups, "queries_left_out": queries.left_out}
 
 
 def train_step(
