@@ -37,8 +37,8 @@ METHODS = (
     "rds-plus", "gist", "scalselect",
     "sequential", "half-replay", "dgg", "dgg+adapt-inf", "ewc",
 )  # fmt: skip
-SECONDS = {"select_seconds", "train_seconds", "evaluate_seconds"}
-"""Not in the page: they are those of one machine. Their ratio is."""
+APART = {"select_seconds", "train_seconds", "evaluate_seconds", "cost_ratio", "cost_ratio_flops"}
+"""Not among the page's columns: seconds are those of one machine. Their ratio, made from them, is the last column."""
 
 
 def numbers(row: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def markdown(result: dict[str, Any]) -> str:
     if donor is not None:
         versus["versus_equal"] = f"difference to random with the compute of {donor} [95 %]"
     quality = [column for column in QUALITY if column is not EQUAL or donor is not None]
-    costs = [column for column in COSTS if column.key not in SECONDS]
+    costs = [column for column in COSTS if column.key not in APART]
     parts = []
     for columns, differences in ((quality, versus), (RETENTION, {}), (costs, {})):
         titles = ["method", *(column.title for column in columns), *differences.values()]

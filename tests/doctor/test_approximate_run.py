@@ -51,7 +51,7 @@ def test_run_predicts_a_part_and_ends_the_same_when_it_is_cut_off(
     notes = Notes()
     run(short, tmp_path / "run", overrides=[SOME, "selection.k=2"], reporter=notes)
     first, second = extractions(tmp_path / "run")
-    assert "predicted" not in first
+    assert (first["predicted"], first["carried"], second["carried"]) == (0, 0, 0)
     age = FeatureStore(tmp_path / "run" / "steps" / folder_of(tmp_path / "run", 2) / "features")[AGE]
     assert len(age) == 2 * ROWS
     assert second["predicted"] == int((age == 1).sum()) > 0
@@ -87,7 +87,8 @@ def test_proxy_scores_every_row_once(short: Path, model: Path, tmp_path: Path) -
     assert AGE not in new
     ids = old.stored_ids()
     np.testing.assert_array_equal(new.view(ids)["gradient"], old.view(ids)["gradient"])
-    assert [facts["rows"] for facts in extractions(tmp_path / "run")] == [ROWS, 2 * ROWS]
+    facts = extractions(tmp_path / "run")
+    assert [(one["rows"], one["predicted"], one["carried"]) for one in facts] == [(ROWS, 0, 0), (2 * ROWS, 0, ROWS)]
 
 
 def folder_of(directory: Path, number: int) -> str:

@@ -107,6 +107,7 @@ def _write_run(path: Path, method: str, samples: dict[str, list[Sample]], budget
     names = list(CONTINUUM)
     _write_heads(path, method, budget, seed, hostile)
     timings = [{"step": 0, "stage": "evaluate", "seconds": 4.1}]
+    extractions = []
     accuracy = {skill: 0.08 + 0.2 * rng.random() for skill in _skills()}
     _write_evaluation(path / "steps" / "00-base", 0, accuracy, rng, hostile)
     for number, name in enumerate(names, start=1):
@@ -124,7 +125,10 @@ def _write_run(path: Path, method: str, samples: dict[str, list[Sample]], budget
         _write_evaluation(step, number, accuracy, rng, hostile)
         _dump(step / "train.json", {"samples": len(chosen), "epochs": 1, "loss_first": 2.1, "loss_last": 0.6})
         size = len(pool)
-        timings += [{"step": number, "stage": "extract", "seconds": size / 900}] if clusters is not None else []
+        if clusters is not None:
+            timings.append({"step": number, "stage": "extract", "seconds": size / 900})
+            facts = {"rows": size, "features": list(EXPERTS), "checkpoint": "x", "predicted": 0, "carried": 0}
+            extractions.append({"step": number, "stage": "extract", **facts})
         timings += [{"step": number, "stage": "select", "seconds": 0.3}]
         timings += [{"step": number, "stage": "train", "seconds": len(chosen) / (budget / 11)}]
         timings += [{"step": number, "stage": "evaluate", "seconds": 4.4}]
@@ -132,6 +136,7 @@ def _write_run(path: Path, method: str, samples: dict[str, list[Sample]], budget
             _prune(step, pool, clusters, size - 6 * budget, number, rng)
             timings.append({"step": number, "stage": "prune", "seconds": 0.5})
     (path / "timings.jsonl").write_text("".join(json.dumps(row) + "\n" for row in timings))
+    _dump(path / "run.json", {**json.loads((path / "run.json").read_text()), "stages": extractions})
     return path
 
 
@@ -209,6 +214,7 @@ def _write_selection(
     info: dict[str, Any] = {"method": method, "budget": budget, "pool_size": len(pool), "trained": len(chosen)}
     experts = [None] * len(pool)
     if clusters is not None:
+        info |= {"selector": "adapt-inf", "expert": "entropy", "without_gradient": 0}
         info |= {"k": 20, "curve": [{"k": k, "inertia": 900 / k**0.4 + 40} for k in range(5, 51, 5)], "clusters": []}
         for c in range(clusters.max() + 1):
             entropies = dict(zip(EXPERTS, (3 + 2 * rng.random(5)).round(3).tolist(), strict=True))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from liit.errors import InputError
-from liit.report import page, write_report
+from liit.report import page, summary_table, write_report
+from liit.report.clusters import how_clustered
 from liit.report.composition import lift_table
 from liit.report.reading import load_runs
 
@@ -65,7 +67,7 @@ def test_every_link_of_the_navigation_has_its_section(text: str) -> None:
     ids = {value for _, name, value in structure.attributes if name == "id"}
     anchors = {value[1:] for tag, name, value in structure.attributes if tag == "a" and name == "href"}
     assert anchors <= ids
-    assert {"comparison", "accuracy", "trained", "clusters", "pruned", "data", "time"} <= anchors
+    assert {"comparison", "accuracy", "trained", "clusters", "pruned", "data", "scored", "time"} <= anchors
 
 
 def test_page_shows_numbers_clusters_pairs_and_what_was_set_aside(text: str) -> None:
@@ -80,6 +82,70 @@ def test_page_shows_numbers_clusters_pairs_and_what_was_set_aside(text: str) -> 
         "data:image/jpeg;base64,",
     ):
         assert expected in text
+
+
+def test_one_run_has_a_result_and_several_have_a_comparison(text: str, run_paths: list[Path], tmp_path: Path) -> None:
+    alone = write_report(run_paths[:1], tmp_path / "report.html").read_text(encoding="utf-8")
+    for html, title, other in ((alone, "Result", "Comparison"), (text, "Comparison", "Result")):
+        assert f"<h2>{title}</h2>" in html
+        assert f'<a href="#comparison">{title}</a>' in html
+        assert f"<h2>{other}</h2>" not in html
+
+
+def test_costs_have_their_ratio_beside_them(text: str, run_paths: list[Path]) -> None:
+    row = summary_table(run_paths)[0]
+    assert row["cost_ratio"] == pytest.approx(row["select_seconds"] / row["train_seconds"])
+    assert "selection / training" in text
+    assert f'<td data-label="selection / training"><span>{row["cost_ratio"]:.2f}' in text
+    assert "Choosing the samples took, of the time that training on them took: adapt-inf" in text
+
+
+def test_every_number_carries_the_title_of_its_column_which_a_narrow_screen_shows_beside_it(
+    text: str, run_paths: list[Path]
+) -> None:
+    table = text.partition('<table class="numbers">')[2].partition("</table>")[0]
+    titles = re.findall(r'<th scope="col" title="[^"]*">([^<&]*)', table)
+    assert re.findall(r'data-label="([^"]*)"', table) == titles * len(run_paths)
+    assert "average accuracy" in titles
+    assert "content: attr(data-label)" in text
+
+
+@pytest.mark.parametrize(
+    ("info", "expected", "never"),
+    [
+        ({"selector": "adapt-inf", "without_gradient": 0}, "clusters of their gradients", "hidden states"),
+        (
+            {"selector": "adapt-inf-embedding", "without_embedding": 0},
+            "clusters of their mean hidden states, not of gradients. The budget is split evenly",
+            "clusters of their gradients",
+        ),
+        ({"selector": "adapt-inf", "without_gradient": 0, "expert": "mixture"}, "every scoring function", "highest"),
+        (
+            {"selector": "semdedup", "without_vector": 0, "no entropies": True},
+            "The rule of semdedup: clusters of embeddings, even budgets",
+            "scoring function",
+        ),
+        ({"selector": "of a package that is gone", "no entropies": True}, "Each step groups the pool.", "The rule"),
+    ],
+)
+def test_what_is_said_about_clusters_is_what_the_method_does(
+    run_paths: list[Path], tmp_path: Path, info: dict[str, object], expected: str, never: str
+) -> None:
+    path = Path(shutil.copytree(run_paths[0], tmp_path / "run"))
+    for file in path.glob("steps/*/selection.json"):
+        document = json.loads(file.read_text())
+        del document["selector"]["without_gradient"]
+        document["selector"] |= info
+        if "no entropies" in info:
+            for cluster in document["selector"]["clusters"]:
+                del cluster["entropies"]
+        file.write_text(json.dumps(document))
+    said = how_clustered(load_runs([path])[0])
+    assert expected in said
+    assert never not in said
+    html = write_report([path], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert said in html
+    assert ('<dl class="experts">' in html) == ("no entropies" not in info)
 
 
 def test_hostile_text_stays_text(hostile_paths: list[Path], tmp_path: Path) -> None:

@@ -123,6 +123,37 @@ def test_no_method_wins_unless_its_interval_excludes_zero(table: SeedTable) -> N
     assert told(table, adapt_inf=(-0.08, -0.15, -0.01)).startswith("No method is shown")
 
 
+def test_no_spread_is_shown_for_one_seed_or_for_what_is_the_same_at_every_seed(
+    groups: dict[str, list[Path]], table: SeedTable, tmp_path: Path
+) -> None:
+    assert Number(",.0f").spread(58.0, 0.0) == "58"
+    assert Number(",.0f").spread(58.1, 58.1e-15) == "58", "rounding is no spread"
+    assert Number(",.0f").spread(58.0, 3.0) == "58 ± 3"
+    row = table.row("replay")
+    assert row["trained_samples_sd"] == 0
+    assert f"{row['trained_samples']:,.0f} ±" not in to_text(table)
+    alone = seed_table({label: runs[:1] for label, runs in groups.items()}, baseline="replay", reference="multitask")
+    assert "±" not in to_text(alone)
+    said = " ".join(verdict_over_seeds(alone))
+    assert "±" not in said
+    assert "at the one seed 0" in said
+    page = write_report([], tmp_path / "report.html", seeds=alone).read_text(encoding="utf-8")
+    assert "±" not in page
+    assert "Methods at seed 0" in page
+    assert "see the seeds together" not in page
+
+
+def test_the_ratio_of_costs_is_a_column_and_a_sentence(groups: dict[str, list[Path]]) -> None:
+    counted = seed_table(groups, baseline="replay")
+    single = [summary_table([path])[0] for path in groups["adapt-inf"]]
+    row = counted.row("adapt-inf")
+    assert row["cost_ratio"] == pytest.approx(np.mean([one["select_seconds"] / one["train_seconds"] for one in single]))
+    assert "selection / training" in to_text(counted)
+    rows = [{**one, "select_flops": 1e9, "cost_ratio": 0.333, "cost_ratio_flops": 0.0712} for one in counted.rows]
+    said = " ".join(verdict_over_seeds(replace(counted, rows=rows)))
+    assert "Choosing the samples took, of what training on them took: adapt-inf 33 % of the time and 7.1 % of" in said
+
+
 def test_large_numbers_are_written_with_prefixes() -> None:
     flops = Number(",.1f", "FLOP", prefixes=True)
     assert flops(1.234e12) == "1.2 TFLOP"

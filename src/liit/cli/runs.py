@@ -99,9 +99,13 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write the report of one or several runs."""
-    from liit.report import BRIEF, summary_table, to_json, to_text, write_report
+    from liit.report import BRIEF, load_runs, scoring_text, summary_table, to_json, to_text, write_report
 
     everything = [*runs, *([reference] if reference and reference not in runs else ())]
     page = write_report(everything, out, reference=reference)
     table: Any = summary_table(everything, reference)
-    print(to_json(table) if as_json else f"{to_text(table, BRIEF).rstrip()}\n\nreport: {page}")
+    if as_json:
+        print(to_json(table))
+        return
+    scoring = scoring_text(load_runs(everything, pools=()))
+    print("\n".join([to_text(table, BRIEF), *([scoring] if scoring else []), f"report: {page}"]))

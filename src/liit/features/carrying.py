@@ -46,7 +46,7 @@ def carry(
     """
     tables = _tables(earlier.features, names)
     differs = _differences(tables, work.key_of(names))
-    known = _known(tables[0], listing)
+    known = _known(tables[0], listing.ids, listing.contents)
     everything = np.arange(len(listing.ids))
     if not differs:  # the same checkpoint, a proxy's
         work.score(listing, everything[~known], names, out, refresh=refresh, progress=progress)
@@ -69,6 +69,23 @@ def carry(
     return _Rescoring(work, earlier, listing, (*names, AGE), out, settings).run(
         known, refresh=refresh, progress=progress
     )
+
+
+def carried_rows(features: Path, last: Path) -> int:
+    """How many rows of a store keep what the last step's store has: nothing that their features follow from differs.
+
+    Counted on what lies on disk, so it does not depend on how often the extraction was stopped.
+
+    Args:
+        features: the store.
+        last: the last step's.
+    """
+    now, before = open_tables(features), open_tables(last)
+    if not now or not before or _differences(before, FeatureStore(features).key):
+        return 0
+    stored = now[0].rows()
+    ids, contents = (stored[name].combine_chunks() for name in ("id", CONTENT))
+    return int(_known(before[0], ids, contents).sum())
 
 
 class _Rescoring:
@@ -180,11 +197,11 @@ def _differences(tables: Sequence[FeatureTable], wanted: FeatureKey) -> list[str
     return found
 
 
-def _known(table: FeatureTable, listing: Listing) -> np.ndarray:
+def _known(table: FeatureTable, ids: pa.Array, contents: pa.Array) -> np.ndarray:
     """Which samples the table has under the content that they have now; (N,) bool."""
     stored = table.rows()
-    places = places_of(listing.ids, stored["id"])
+    places = places_of(ids, stored["id"])
     known = places >= 0
     old = stored[CONTENT].take(pa.array(places[known]))
-    known[known] = np.asarray(pc.equal(old, listing.contents.filter(pa.array(known))).to_numpy())
+    known[known] = np.asarray(pc.equal(old, contents.filter(pa.array(known))).to_numpy())
     return known

@@ -24,6 +24,7 @@ from liit.data.sample import Sample
 from liit.errors import InputError
 from liit.evaluation.evaluate import SkillTask, evaluate
 from liit.features import ExtractionReport, FeatureStore, extract
+from liit.features.carrying import carried_rows
 from liit.features.rescore import AGE, Earlier
 from liit.lifelong.choosing import Candidates, QueryFeatures, read_labels, read_selection, select_step, write_selection
 from liit.lifelong.methods import Method
@@ -163,6 +164,10 @@ def extract_step(
         optimizer_state: Adam's state, for gradients along which it would step.
         refresh: compute everything anew when the store is another checkpoint's.
         last: folder of the last step, for ``features.rescore`` and ``features.proxy``.
+
+    Returns:
+        The features and the checkpoint; rows in the store, and of these how many are predicted and how many keep the
+        last step's features. The model scored the others.
     """
     continuum = bench.continuum
     if bench.scorer is not bench:
@@ -173,6 +178,7 @@ def extract_step(
     if report is not None:
         report.tower_images += filled
     vlm = bench.with_adapter(adapter)
+    earlier = earlier_features(continuum, last)
     store = extract(
         vlm,
         samples,
@@ -186,12 +192,15 @@ def extract_step(
         report=report,
         optimizer_state=optimizer_state,
         refresh=refresh,
-        earlier=earlier_features(continuum, last),
+        earlier=earlier,
     )
-    facts: Facts = {"rows": len(store.stored_ids()), "features": list(names), "checkpoint": vlm.checkpoint_id}
-    if AGE in store:  # a store of which a part is predicted
-        facts["predicted"] = int((store[AGE] > 0).sum())
-    return facts
+    return {
+        "rows": len(store.stored_ids()),
+        "features": list(names),
+        "checkpoint": vlm.checkpoint_id,
+        "predicted": int((store[AGE] > 0).sum()) if AGE in store else 0,  # the column is there when some are
+        "carried": 0 if earlier is None else carried_rows(out, earlier.features),
+    }
 
 
 def earlier_features(continuum: Continuum, last: Path | None) -> Earlier | None:

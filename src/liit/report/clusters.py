@@ -9,9 +9,28 @@ from typing import Any
 
 from liit.report.model import Run, Selection, Step
 from liit.report.thumbnails import Card, Gallery, take
+from liit.selection import selectors
 
 _LAST_STEP_CARDS, _EARLIER_CARDS = 12, 4
 _SAMPLES_PER_CLUSTER = 5
+_HIDDEN_STATES = (
+    "Each step groups the pool by how the model represents the samples: clusters of their mean hidden states, not of "
+    "gradients."
+)
+_GROUPED = {
+    "without_gradient": (
+        "Each step groups the pool by what the samples would teach the model: clusters of their gradients."
+    ),
+    "without_embedding": _HIDDEN_STATES,
+    "without_vector": _HIDDEN_STATES,  # of selectors that cluster nothing else
+    "": "Each step groups the pool.",
+}
+"""By the count of rows without a vector, which a selector keeps under the name of what it clusters."""
+_CHOSEN = {
+    "entropy": "Inside a group, the scoring function that spreads its samples most (highest entropy) chooses.",
+    "mixture": "Inside a group, every scoring function chooses a part, the larger the more it spreads the samples.",
+    "rank-average": "Inside a group, the mean rank over all scoring functions chooses.",
+}
 _KEPT_COLUMNS = ("id", "cluster", "expert", "score", "rank", "reason")
 
 
@@ -77,6 +96,16 @@ def cluster_steps(run: Run, pool: Any, gallery: Gallery) -> list[StepClusters]:
     """
     steps = [step for step in run.steps if step.selection is not None and step.selection.info.get("clusters")]
     return [_step(step, pool, gallery, is_last=step is steps[-1]) for step in reversed(steps)]
+
+
+def how_clustered(run: Run) -> str:
+    """What a run's method clusters, and how it shares out the budget and chooses, by what its selections say."""
+    info = next(s.selection.info for s in reversed(run.steps) if s.selection and s.selection.info.get("clusters"))
+    grouped = _GROUPED[next((key for key in _GROUPED if key and key in info), "")]
+    if any(entry.get("entropies") for entry in info["clusters"]):
+        return f"{grouped} The budget is split evenly over the groups. {_CHOSEN.get(info.get('expert', 'entropy'), '')}"
+    rule = selectors().get(str(info.get("selector", "")))
+    return grouped if rule is None else f"{grouped} The rule of {info['selector']}: {rule.description}."
 
 
 def _step(step: Step, pool: Any, gallery: Gallery, *, is_last: bool) -> StepClusters:

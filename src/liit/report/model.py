@@ -45,6 +45,8 @@ class Step:
     number: int
     name: str
     ingest: Mapping[str, Any] | None = None
+    extract: Mapping[str, Any] | None = None
+    """The extraction's facts in run.json."""
     selection: Selection | None = None
     train: Mapping[str, Any] | None = None
     prune: Mapping[str, Any] | None = None

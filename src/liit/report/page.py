@@ -14,12 +14,13 @@ from markupsafe import Markup
 import liit
 from liit.report import composition
 from liit.report.arrivals import arrivals
-from liit.report.clusters import cluster_steps
+from liit.report.clusters import cluster_steps, how_clustered
 from liit.report.heatmap import heat_css, heat_map
 from liit.report.measured import how_measured
 from liit.report.model import STAGES, Run
 from liit.report.pruned import pruned_steps
 from liit.report.reading import open_pool
+from liit.report.scoring import scored_steps
 from liit.report.seeds import COSTS, RETENTION, SeedTable, difference, is_sure, quality_columns, seeds_of
 from liit.report.summary import (
     COLUMNS,
@@ -113,6 +114,7 @@ def _context(runs: tuple[Run, ...], reference: Run | None, seeds: SeedTable | No
         "verdict": verdict(runs, rows) if seeds is None else verdict_over_seeds(seeds),
         "seeds": seeds,
         "seed_parts": [] if seeds is None else _seed_parts(seeds),
+        "title": _title(runs, seeds),
         "columns": columns,
         "formulas": COLUMNS,
         "table": table,
@@ -126,8 +128,9 @@ def _context(runs: tuple[Run, ...], reference: Run | None, seeds: SeedTable | No
         "last_charts": composition.last_step_charts(runs, palette),
         "step_charts": [(run, composition.step_charts(run, palette)) for run in runs],
         "lift": composition.lift_table(runs),
-        "clusters": [(run, steps) for run, steps in clusters if steps],
+        "clusters": [(run, how_clustered(run), steps) for run, steps in clusters if steps],
         "pruned": [(run, steps) for run, steps in pruned if steps],
+        "scored": [(run, steps) for run in runs if (steps := scored_steps(run))],
         "arrivals": arrivals(runs, pools),
         "time": composition.time_bars(runs, STAGES),
         "gallery": gallery,
@@ -139,7 +142,11 @@ def liit_version() -> str:
     return str(getattr(liit, "__version__", "unknown"))
 
 
-_BENEATH = {"select_seconds": "select_flops", "train_seconds": "train_flops"}
+_BENEATH = {
+    "select_seconds": "select_flops",
+    "train_seconds": "train_flops",
+    "cost_ratio": "cost_ratio_flops",
+}
 """What stands small under a number, so that the table is no wider than the page."""
 
 
@@ -150,6 +157,13 @@ def _small(row: Mapping[str, Any], column: Column) -> str:
         return "" if math.isnan(low) else f"{low:.3f}–{high:.3f}"
     below = next((other for other in COLUMNS if other.key == _BENEATH.get(column.key)), None)
     return "" if below is None or not row[below.key] > 0 else below.show(row[below.key])
+
+
+def _title(runs: tuple[Run, ...], seeds: SeedTable | None) -> str:
+    """Heading of the table of single runs."""
+    if seeds is not None:
+        return "One seed in detail" if len(seeds.seeds) > 1 else "In detail"
+    return "Result" if len(runs) == 1 else "Comparison"
 
 
 def _seed_parts(seeds: SeedTable) -> list[tuple[str, tuple[Column, ...], list[tuple[str, str]]]]:

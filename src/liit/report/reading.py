@@ -80,7 +80,10 @@ def load_run(path: Path, *, pool: bool = True) -> Run:
 def _load_run(path: Path, pool: bool) -> Run:
     state, config = _run_json(path), _config(path)
     continuum = _outline(state, config)
-    steps = tuple(_step(path, number, name) for number, name in enumerate(continuum.steps, start=1))
+    extractions = {int(entry["step"]): entry for entry in state.get("stages", []) if entry["stage"] == "extract"}
+    steps = tuple(
+        _step(path, number, name, extractions.get(number)) for number, name in enumerate(continuum.steps, start=1)
+    )
     evaluations = [_evaluation(path / "steps" / "00-base"), *(step.evaluation for step in steps)]
     skills = continuum.skills
     extra = [skill for skills_of_step in evaluations if skills_of_step for skill in skills_of_step]
@@ -157,13 +160,14 @@ def _step_directory(path: Path, number: int, name: str) -> Path:
     return found[0] if found else path / "steps" / f"{number:02d}-{name}"
 
 
-def _step(path: Path, number: int, name: str) -> Step:
+def _step(path: Path, number: int, name: str, extract: Mapping[str, Any] | None) -> Step:
     directory = _step_directory(path, number, name)
     pruned = directory / "pruned.parquet"
     return Step(
         number=number,
         name=name,
         ingest=_json(directory / "ingest.json"),
+        extract=extract,
         selection=_selection(directory),
         train=_json(directory / "train.json"),
         prune=_json(directory / "prune.json"),

@@ -27,6 +27,7 @@ from liit.report.summary import (
     REFERENCE_METHOD,
     Column,
     Number,
+    aligned,
     rare_skills,
     rows_by_skill,
     summarise_run,
@@ -50,7 +51,8 @@ RETENTION = tuple(
 COSTS = tuple(
     _BY_KEY[key]
     for key in (
-        "select_seconds", "select_flops", "train_seconds", "train_flops", "total_flops", "trained_samples", "pool_size",
+        "select_seconds", "select_flops", "train_seconds", "train_flops", "cost_ratio", "cost_ratio_flops",
+        "total_flops", "trained_samples", "pool_size",
     )
 )  # fmt: skip
 SHOWN = (*QUALITY, *RETENTION, *COSTS)
@@ -253,10 +255,10 @@ def to_text(table: SeedTable) -> str:
         [name(row), *(shown(row, column) for column in quality), *(difference(row, key) for key in versus)]
         for row in table.rows
     ]
-    parts = [_aligned(["method", *(column.title for column in quality), *versus.values()], accuracy)]
+    parts = [aligned(["method", *(column.title for column in quality), *versus.values()], accuracy)]
     for columns in (RETENTION, COSTS):
         lines = [[name(row), *(shown(row, column) for column in columns)] for row in table.rows]
-        parts.append(_aligned(["method", *(column.title for column in columns)], lines))
+        parts.append(aligned(["method", *(column.title for column in columns)], lines))
     return "\n".join(parts)
 
 
@@ -280,12 +282,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return " ".join(map(str, value))
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _aligned(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
-    out = []
-    for line in [head, ["-" * width for width in widths], *lines]:
-        cells = [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
-        out.append("  ".join([line[0].ljust(widths[0]), *cells]).rstrip())
-    return "\n".join(out) + "\n"

@@ -33,6 +33,8 @@ RANDOM_METHODS = ("replay", "random")
 REFERENCE_METHOD = "multitask"
 RARE_SHARE = 0.01
 """A skill is rare when fewer than this share of all labelled samples ever ingested carry it."""
+CONSTANT = 1e-12
+"""A standard deviation of so little of its mean is rounding: the number is the same at every seed."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ class Number:
         return f"{value / 1000**power:{self.digits}}{self._unit(prefix)}".replace("-", "−")
 
     def spread(self, mean: float, sd: float) -> str:
-        """A mean with a standard deviation, which a single seed does not have."""
-        if math.isnan(mean) or math.isnan(sd) or (self.prefixes and mean == sd == 0):
+        """A mean with a standard deviation; alone where there is one seed, or the same number at every seed."""
+        if math.isnan(mean) or math.isnan(sd) or sd <= CONSTANT * abs(mean):
             return self(mean)
         power, prefix = self._prefix(mean)
         written = (f"{x / 1000**power:{d}}" for x, d in ((mean, self.digits), (sd, self.digits.removeprefix("+"))))
@@ -97,6 +99,7 @@ class Column:
 
 _SECONDS = Number(",.0f", "s")
 _OPERATIONS = Number(",.1f", "FLOP", prefixes=True)
+_RATIO = Number(".2f")
 _COUNTED = "operations of the model's products, two per multiply-add, padding included, all steps: "
 COLUMNS = (
     Column("average_accuracy", "average accuracy", Number(".3f"), "high", FORMULAS["average_accuracy"]),
@@ -110,6 +113,8 @@ COLUMNS = (
     Column("select_flops", "selection compute", _OPERATIONS, "", _COUNTED + "extract (not clustering)"),
     Column("train_seconds", "training time", _SECONDS, "", "seconds in train, all steps"),
     Column("train_flops", "training compute", _OPERATIONS, "", _COUNTED + "train, forward and backward"),
+    Column("cost_ratio", "selection / training", _RATIO, "", "selection time over training time"),
+    Column("cost_ratio_flops", "selection / training (compute)", _RATIO, "", "selection compute over training compute"),
     Column("evaluate_seconds", "evaluation time", _SECONDS, "", "seconds in evaluate, base model included"),
     Column("trained_samples", "samples trained on", Number(",.0f"), "", "sum over steps of the selection's size"),
     Column("pool_size", "final pool", Number(",.0f"), "", "samples left in the pool after the last step"),
@@ -222,14 +227,25 @@ def to_text(rows: Sequence[Mapping[str, Any]], keys: Sequence[str] | None = None
     columns = [column for column in COLUMNS if keys is None or column.key in keys]
     head = ["method", *(column.title for column in columns)]
     lines = [[_name(row), *(column.show(row[column.key]) for column in columns)] for row in rows]
+    return aligned(head, lines)
+
+
+def aligned(head: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1) -> str:
+    """A table in plain text under a heading with rules.
+
+    Args:
+        head: of the columns.
+        lines: the rows.
+        left: how many columns, from the first, are set to the left; all others to the right.
+    """
     widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
     out = []
     for line in [head, ["-" * width for width in widths], *lines]:
-        name, *cells = (
-            cell.ljust(width) if i == 0 else cell.rjust(width)
+        cells = [
+            cell.ljust(width) if i < left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        out.append("  ".join([name, *cells]).rstrip())
+        ]
+        out.append("  ".join(cells).rstrip())
     return "\n".join(out) + "\n"
 
 
@@ -307,6 +323,8 @@ def summarise_run(run: Run, reference: Run | None, baseline: Run | None, rare: t
         "select_flops": _operations(run, "extract"),
         "train_seconds": _total(seconds, "train"),
         "train_flops": _operations(run, "train"),
+        "cost_ratio": _ratio(_total(seconds, "extract", "select", "prune"), _total(seconds, "train")),
+        "cost_ratio_flops": _ratio(_operations(run, "extract"), _operations(run, "train")),
         "evaluate_seconds": _total(seconds, "evaluate"),
         "trained_samples": sum(step.selection.table.num_rows for step in run.steps if step.selection is not None),
         "pool_size": math.nan if run.final_pool_size is None else run.final_pool_size,
@@ -334,6 +352,11 @@ def _total(seconds: Mapping[str, float], *stages: str) -> float:
 def _operations(run: Run, stage: str) -> float:
     """Operations of a stage, 0 when the method has none; NaN when nothing is known yet."""
     return run.flops.get(stage, 0.0) if run.finished else math.nan
+
+
+def _ratio(selection: float, training: float) -> float:
+    """Cost of selection over cost of training; NaN where nothing was trained or one of them is not known."""
+    return selection / training if training > 0 else math.nan
 
 
 def _name(row: Mapping[str, Any]) -> str:

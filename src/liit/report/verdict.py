@@ -94,12 +94,16 @@ def _rare(done: Sequence[Mapping[str, Any]], rare: Sequence[str]) -> list[str]:
 
 
 def _cost(done: Sequence[Mapping[str, Any]]) -> list[str]:
-    ratios = [
-        f"{row['label']} {row['select_seconds'] / row['train_seconds']:.2f}"
-        for row in done
-        if row["method"] not in _NOT_SELECTING and row["train_seconds"] > 0 and not math.isnan(row["select_seconds"])
-    ]
-    return [f"Seconds of selection per second of training: {', '.join(ratios)}."] if ratios else []
+    selecting = [row for row in done if row["method"] not in _NOT_SELECTING and not math.isnan(row["cost_ratio"])]
+    if not selecting:
+        return []
+    shares = ", ".join(f"{row['label']} {percent(row['cost_ratio'])}" for row in selecting)
+    return [f"Choosing the samples took, of the time that training on them took: {shares}."]
+
+
+def percent(ratio: float) -> str:
+    """A ratio of costs in percent; below 10 % with one digit behind the point."""
+    return f"{100 * ratio:.{1 if ratio < 0.0995 else 0}f} %"
 
 
 def _reference(best: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from liit.report.seeds import SHOWN, SeedTable, difference, is_sure, shown
+from liit.report.verdict import percent
 
 _COLUMNS = {column.key: column for column in SHOWN}
 Row = Mapping[str, Any]
@@ -98,12 +99,12 @@ def _facts(done: Sequence[Row], table: SeedTable) -> list[str]:
         sentences += [f"{share}: {_listed(known, 'rare_accuracy')}."] if known else []
     selecting = [row for row in done if row["select_flops"] > 0 and row["train_seconds"] > 0]
     if selecting:
-        ratios = ", ".join(
-            f"{row['label']} {row['select_seconds'] / row['train_seconds']:.2f} in seconds and "
-            f"{row['select_flops'] / row['train_flops']:.2f} in operations"
+        shares = ", ".join(
+            f"{row['label']} {percent(row['cost_ratio'])} of the time and {percent(row['cost_ratio_flops'])} of the "
+            "operations"
             for row in selecting
         )
-        sentences.append(f"Selection per training: {ratios}.")
+        sentences.append(f"Choosing the samples took, of what training on them took: {shares}.")
     reference = next((row for row in table.rows if row["is_reference"] and row["finished"]), None)
     if reference is not None:
         known = [row for row in done if not math.isnan(row["relative_gain"])]
