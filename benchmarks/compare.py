@@ -37,8 +37,8 @@ METHODS = (
     "rds-plus", "gist", "scalselect",
     "sequential", "half-replay", "dgg", "dgg+adapt-inf", "ewc",
 )  # fmt: skip
-APART = {"select_seconds", "train_seconds", "evaluate_seconds", "cost_ratio", "cost_ratio_flops"}
-"""Not among the page's columns: seconds are those of one machine. Their ratio, made from them, is the last column."""
+SECONDS = {"select_seconds", "train_seconds", "evaluate_seconds"}
+"""Not in the page: they are those of one machine. Their ratio is."""
 
 
 def numbers(row: dict[str, Any]) -> dict[str, Any]:
@@ -53,18 +53,14 @@ def markdown(result: dict[str, Any]) -> str:
     if donor is not None:
         versus["versus_equal"] = f"difference to random with the compute of {donor} [95 %]"
     quality = [column for column in QUALITY if column is not EQUAL or donor is not None]
-    costs = [column for column in COSTS if column.key not in APART]
+    costs = [column for column in COSTS if column.key not in SECONDS]
     parts = []
     for columns, differences in ((quality, versus), (RETENTION, {}), (costs, {})):
         titles = ["method", *(column.title for column in columns), *differences.values()]
-        if columns is costs:
-            titles.append("selection / training time")
         lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
         for row in map(numbers, result["rows"]):
             cells = [f"{row['label']}", *(shown(row, column) for column in columns)]
             cells += [difference(row, key) for key in differences]
-            if columns is costs:
-                cells.append(f"{row['select_seconds'] / row['train_seconds']:.2f}")
             lines.append(f"| {' | '.join(cells)} |")
         parts.append("\n".join(lines))
     seeds, budget = len(result["seeds"]), f"{result['budget']:,}"

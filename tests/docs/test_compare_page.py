@@ -64,5 +64,6 @@ def test_the_table_writes_what_does_not_exist_as_a_dash_and_says_what_was_change
     text = SCRIPT["markdown"]({**result, "rows": [row], "verdict": ["Nothing."]})
     assert "| m | 0.500 ± 0.500 | – | 0.500 ± 0.500 | – |" in text
     assert text.startswith("Continuum `c`, 1,000 samples per step, 2 seeds; settings changed: budget=50.")
-    assert "| 0.25 |" in text
+    assert "selection / training | selection / training (compute)" in text
+    assert "training time" not in text
     assert text.endswith("- Nothing.")
