@@ -82,10 +82,14 @@ def test_skills_of_later_steps_ask_nothing_yet_and_per_group_draws_the_same_few(
     assert {sample.id for sample in one.samples} < {sample.id for sample in two.samples}
 
 
-def test_an_evaluation_question_among_the_queries_is_refused_under_any_name(dev: Path, tmp_path: Path) -> None:
+def test_an_evaluation_question_among_the_queries_is_refused_under_any_name_and_with_any_answer(
+    dev: Path, tmp_path: Path
+) -> None:
     root = dev.parent
     row = json.loads((root / "alpha-colour.json").read_text())[0]
-    (root / "leak.json").write_text(json.dumps([dict(row, id="innocent")]))
+    question, answer = row["conversations"]
+    said = [question, dict(answer, value=f"It is {answer['value']}.")]
+    (root / "leak.json").write_text(json.dumps([dict(row, id="innocent", conversations=said)]))
     for overrides in (["steps.0.dev.0.path=leak.json"], ["queries.kind=file", "queries.path=leak.json"]):
         where = tmp_path / str(len(overrides))
         with pytest.raises(InputError, match="row 'innocent' is also an evaluation question of 'alpha-colour'"):

@@ -205,6 +205,17 @@ def test_advice_for_a_spoiled_training_in_less_than_float32_names_autocast(train
         fit(trainee, rows_of(trainee), settings, vision=Pixels(trainee), seed=0, hooks=[Spoil(0, math.nan)])
 
 
+def test_moments_of_another_optimizer_are_refused_before_training(trainee: VLM, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"optimizer": "muon"})
+    seen: list[tuple[int, int]] = []
+    with pytest.raises(InputError, match=r"^optimizer state: muon keeps no moments of Adam; set training.optimizer"):
+        fit(
+            trainee, rows_of(trainee), settings, vision=Pixels(trainee), seed=0,
+            optimizer_state=tmp_path / "s", progress=lambda *step: seen.append(step),
+        )  # fmt: skip
+    assert seen == []
+
+
 def test_empty_selection_is_refused(trainee: VLM) -> None:
     with pytest.raises(InputError, match="empty selection"):
         fit(trainee, [], SETTINGS, vision=Pixels(trainee), seed=0)

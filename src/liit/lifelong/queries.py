@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 from liit.config import Continuum
 from liit.data.ingest import ingest
 from liit.data.pool import Pool
-from liit.data.sample import Sample
+from liit.data.sample import Sample, content_hash
 from liit.errors import InputError
 from liit.evaluation.evaluate import SkillTask
 from liit.lifelong.workbench import derived_seed
@@ -41,7 +41,7 @@ class QuerySource:
     """Where a run's queries come from. None of them is ever an evaluation question.
 
     Development rows and query files are read and checked once, into a pool of their own. Queries and evaluation
-    questions are compared by the hash of what is said and seen, so another id or file name hides nothing.
+    questions are compared by the hash of what is asked and seen, so another id, file name or answer hides nothing.
 
     Args:
         continuum: names the rows.
@@ -51,7 +51,7 @@ class QuerySource:
 
     def __init__(self, continuum: Continuum, directory: Path, tasks: Sequence[SkillTask]) -> None:
         self.continuum, self.directory = continuum, directory
-        self._questions = {sample.content_hash: task.skill for task in tasks for sample in task.samples}
+        self._questions = {_asked(sample): task.skill for task in tasks for sample in task.samples}
 
     def check(self) -> None:
         """Read the rows, unless they come from the run's own pool.
@@ -119,7 +119,7 @@ class QuerySource:
         return grouped
 
     def _refuse_question(self, sample: Sample) -> None:
-        skill = self._questions.get(sample.content_hash)
+        skill = self._questions.get(_asked(sample))
         if skill is not None:
             raise InputError(
                 f"queries: row {sample.id!r} is also an evaluation question of {skill!r}; a method that sees test rows "
@@ -127,13 +127,14 @@ class QuerySource:
             )
 
     def _from_pool(self, number: int, pool: Pool, candidates: Sequence[str]) -> QueryRows:
-        table = pool.columns(["id", "source", "content_hash"]).to_pydict()
-        of_row: Mapping[str, tuple[str, str]] = {
-            id_: (source, content)
-            for id_, source, content in zip(table["id"], table["source"], table["content_hash"], strict=True)
-        }
-        usable = [sample for sample in candidates if of_row[sample][1] not in self._questions]
-        sources = [of_row[sample][0] for sample in usable]
+        wanted = set(candidates)
+        source_of: dict[str, str] = {}
+        for batch in pool.scan():
+            for sample in batch:
+                if sample.id in wanted and _asked(sample) not in self._questions:
+                    source_of[sample.id] = sample.source
+        usable = [sample for sample in candidates if sample in source_of]
+        sources = [source_of[sample] for sample in usable]
         each = self.continuum.queries.per_group or PER_SOURCE
         drawn: list[str] = []
         for source in dict.fromkeys(sources):
@@ -142,3 +143,8 @@ class QuerySource:
             drawn += [str(sample) for sample in select("random", {"id": ids}, each, seed).ids]
         samples = pool.take(drawn)
         return QueryRows(tuple(samples), tuple(sample.source for sample in samples), len(candidates) - len(usable))
+
+
+def _asked(sample: Sample) -> str:
+    """Hash of what is asked and seen, whatever the answer."""
+    return content_hash(tuple(message for message in sample.messages if message.role != "assistant"), sample.images)

@@ -123,12 +123,16 @@ def fit(
         place: which training of a run this is, and where it may write; None: one of its own, in memory.
 
     Raises:
-        InputError: no rows, a loss or a trained weight that is not finite, or a tracker that is not installed. What was
-            trained so far is then of no use: its checkpoints are gone, and nothing else was written.
+        InputError: no rows, a tracker that is not installed, moments asked of another optimizer than AdamW; or a loss
+            or a trained weight that is not finite: then what was trained is of no use, and its checkpoints are gone.
     """
     if not rows:
         raise InputError("train: got an empty selection, expected at least one sample")
     check_trackers(settings)
+    if optimizer_state is not None and settings.optimizer != "adamw":  # now, not when hours of training are done
+        raise InputError(
+            f"optimizer state: {settings.optimizer} keeps no moments of Adam; set training.optimizer to adamw"
+        )
     place = place or Place()
     epochs = settings.epochs if epochs is None else epochs
     steps = optimizer_steps(len(rows), settings, epochs)
