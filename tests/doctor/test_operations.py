@@ -22,7 +22,7 @@ from liit.model.chat import ChatEncoder
 from liit.model.vision import VisionCache
 from liit.model.vlm import VLM
 
-TOLERANCE = 1.25
+TOLERANCE = 1.1
 EVERYTHING = ("gradient", "embedding", "log_perplexity", "el2n", "entropy", "image_grounding", "grad_norm")
 SETTINGS = FeatureSettings(batch_tokens=400, dim=64)
 QUESTIONS = ("What is it?", "Which is red?", "And its colour?", "Where is the box?", "Is it a dog?")
