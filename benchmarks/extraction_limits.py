@@ -65,7 +65,7 @@ def run_arithmetic(subject: Subject, rows: int, rounds: int) -> dict[str, Any]:
     one, black = single.with_images(1), single.without_images(1, zeros=True)
     head = 2 * shape.vocabulary * shape.hidden
     once = forward_flops(shape, one, shape.layers, narrow=False) + head * (one.tokens - one.answers)
-    back = backward_flops(shape, one, shape.layers, narrow=False) + head * (one.tokens - one.answers)
+    back = backward_flops(shape, one, (0,), narrow=False) + head * (one.tokens - one.answers)
     blind = forward_flops(shape, black, shape.layers, narrow=False) + head * (black.tokens - black.answers)
     out: dict[str, Any] = {"rows": rows}
     for part, names, theirs in (("features", EVERYTHING, once + back + blind), ("sketch", ("gradient",), once + back)):

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import ROWS, differing, write_continuum
+import torch
+from tiny import BUDGET, ROWS, differing, write_continuum
 
 from liit.config import load_config
+from liit.data.pool import Pool
 from liit.doctor import predict_continuum
 from liit.doctor.continuum import ContinuumPrediction
-from liit.doctor.examine import ModelAtHand
+from liit.doctor.examine import ModelAtHand, to_be_scored
 from liit.errors import InputError
 from liit.features import FeatureStore
-from liit.features.rescore import AGE
+from liit.features.rescore import AGE, LEAST
 from liit.features.table import FeatureTable
 from liit.lifelong import run
 from liit.lifelong.progress import Reporter
@@ -56,6 +58,10 @@ def test_run_predicts_a_part_and_ends_the_same_when_it_is_cut_off(
     assert len(age) == 2 * ROWS
     assert second["predicted"] == int((age == 1).sum()) > 0
     assert any(f"{second['predicted']} predicted" in line for line in notes.said)
+    continuum = load_config(tmp_path / "run" / "continuum.yaml")
+    samples = [sample for batch in Pool.open(tmp_path / "run" / "pool").scan() for sample in batch]
+    expected = to_be_scored(samples, continuum, tmp_path / "run" / "steps" / folder_of(tmp_path / "run", 1))
+    assert len(expected) == second["rows"] - second["predicted"], "the doctor counts what is scored"
 
     count = 0
     real: Callable[..., int] = FeatureTable.append
@@ -113,8 +119,35 @@ def test_doctor_counts_rows_that_will_be_scored(continuum: Path, model: Path, mo
 
     assert rows() == [ROWS, 2 * ROWS, 3 * ROWS]
     assert rows(SOME) == [ROWS, ROWS + 24, ROWS + 48]
+    least = 12 * (BUDGET / 12 + LEAST)  # of twelve clusters at the third step, trained rows and others
+    assert rows(SOME, "selection.k=12") == [ROWS, 2 * ROWS, ROWS + least]
     assert rows(f"features.proxy={model}") == [ROWS] * 3
     assert predict(continuum, SOME).feature_bytes == predict(continuum).feature_bytes
+
+
+def test_doctor_takes_autocast_for_scoring_and_not_for_training(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {torch.float32: 1e9, torch.bfloat16: 4e9}
+    monkeypatch.setattr("liit.doctor.examine.matrix_rate", lambda dtype, _: rates[dtype])
+    plain, cast = (predict(short, *more).steps[1] for more in ((), ("features.autocast=bfloat16",)))
+    assert plain.extraction is not None
+    assert cast.extraction is not None
+    assert cast.extraction.flops == plain.extraction.flops
+    assert cast.extraction.seconds == pytest.approx(plain.extraction.flops / 4e9)
+    assert plain.extraction.seconds == pytest.approx(plain.extraction.flops / 1e9)
+    assert cast.train_seconds == plain.train_seconds
+    assert cast.extraction.peak_memory < plain.extraction.peak_memory
+
+
+def test_doctor_shares_images_where_the_model_does(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("liit.doctor.examine.matrix_rate", lambda *_: 1e9)
+    plain, shared = (predict(short, *more).steps[0].extraction for more in ((), ("features.share_images=true",)))
+    assert plain is not None
+    assert shared is not None
+    assert shared.tokens < plain.tokens
+    assert shared.flops < plain.flops
+    lowest = predict(short, "features.share_images=true", "features.layers=0").steps[0].extraction
+    assert lowest is not None
+    assert lowest.tokens == plain.tokens, "below the lowest layer there is nothing to share"
 
 
 def test_proxy_that_is_not_there_is_named_by_its_setting(short: Path, tmp_path: Path) -> None:

@@ -29,9 +29,10 @@ EVERYTHING = ("gradient", "embedding", "log_perplexity", "el2n", "entropy", "ima
 SETTINGS = FeatureSettings(batch_tokens=120, dim=64)
 
 
-def predicted(vlm: VLM, names: Sequence[str], settings: FeatureSettings = SETTINGS, images: int = 0) -> Prediction:
-    work = look_at(ChatEncoder(vlm), mixed_samples(), share=settings.share_beginnings)
-    return predict_extraction(shape_of(vlm, LoraSettings()), work, names, settings, missing_images=images)
+def predicted(vlm: VLM, names: Sequence[str], settings: FeatureSettings = SETTINGS, missing: int = 0) -> Prediction:
+    images = settings.share_images
+    work = look_at(ChatEncoder(vlm), mixed_samples(), share=settings.share_beginnings, share_images=images)
+    return predict_extraction(shape_of(vlm, LoraSettings()), work, names, settings, missing_images=missing)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,7 @@ def predicted(vlm: VLM, names: Sequence[str], settings: FeatureSettings = SETTIN
     [
         (EVERYTHING, {}),
         (EVERYTHING, {"blind": "zeros"}),
+        (EVERYTHING, {"share_images": True}),
         (EVERYTHING, {"share_beginnings": False}),
         (EVERYTHING, {"blind": "zeros", "share_beginnings": False}),
         (EVERYTHING, {"layers": "all", "dtype": "float32"}),
@@ -179,6 +181,12 @@ def test_memory_that_was_freed_again_is_seen() -> None:
     with watched(torch.device("cpu")) as much:
         torch.ones(1 << 27).sum()
     assert much.peak_memory > little.peak_memory + (1 << 28)
+
+
+def test_features_of_the_last_step_are_held_in_memory(adapted: VLM) -> None:
+    shape, work = shape_of(adapted, LoraSettings()), look_at(ChatEncoder(adapted), mixed_samples())
+    alone, more = (predict_extraction(shape, work, ("gradient",), SETTINGS, known=rows) for rows in (0, 1000))
+    assert more.peak_memory - alone.peak_memory == 2 * 1000 * 4 * SETTINGS.dim
 
 
 def test_comparing_leaves_out_what_neither_side_has(adapted: VLM, tmp_path: Path) -> None:

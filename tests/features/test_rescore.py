@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from liit.data.sample import Message, Sample
 from liit.errors import InputError
 from liit.features import FeatureStore, extract
 from liit.features.extraction import Extractor
-from liit.features.rescore import AGE, LEAST, Earlier, Prediction, draw_rest, draw_sample, lots
+from liit.features.rescore import AGE, LEAST, Earlier, Prediction, count_again, draw_rest, draw_sample, lots
 from liit.features.table import FeatureTable
 from liit.model.lora import lora_parameters
 from liit.model.vlm import VLM
@@ -43,6 +44,19 @@ def test_sample_takes_from_every_stratum_by_its_size() -> None:
     assert int((strata[draw_sample(strata, lot, 1)] == 9).sum()) == LEAST
     order = np.random.default_rng(0).permutation(999)
     assert set(order[draw_sample(strata[order], lot[order], 100)]) == set(rows.tolist())
+
+
+@pytest.mark.parametrize("sizes", [[600, 300, 97, 2], [40], [5, 5, 5, 5, 5, 5], [1, 2, 3], [7] * 30])
+@pytest.mark.parametrize(("share", "sample"), [(0.25, 0.5), (0.6, 0.2), (0.1, 1.0), (0.05, 0.05)])
+def test_the_count_said_before_is_that_of_the_two_draws(sizes: list[int], share: float, sample: float) -> None:
+    strata, n = np.repeat(np.arange(len(sizes)), sizes), sum(sizes)
+    lot = lots([str(i) for i in range(n)], 0, "c")
+    budget = math.ceil(share * n)
+    first = draw_sample(strata, lot, math.ceil(sample * budget))
+    rest = np.setdiff1d(np.arange(n), first)
+    age, drift = np.zeros(len(rest)), dict.fromkeys(range(len(sizes)), 1.0)
+    more = draw_rest(strata[rest], lot[rest], age, drift, max(0, budget - len(first)))
+    assert count_again(np.asarray(sizes), share, sample) == len(first) + len(more)
 
 
 def test_rest_goes_where_drift_is_and_to_the_oldest_rows_first() -> None:

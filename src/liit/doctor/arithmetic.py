@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from liit.config import FeatureSettings
 from liit.doctor.shape import ModelShape
@@ -24,7 +25,7 @@ ID_BYTES = 96  # a row's id and content hash, as stored
 
 @dataclass(frozen=True, slots=True)
 class Flops:
-    """Operations of an extraction by what they are for; the vision tower is not counted here."""
+    """Operations of an extraction by what they are for; vision tower and projector are not counted here."""
 
     with_images: float
     backward: float
@@ -57,28 +58,69 @@ def forward_flops(shape: ModelShape, batches: Batches, layers: int, *, narrow: b
     return linear + attention + head
 
 
-def backward_flops(shape: ModelShape, batches: Batches, layers: int, *, narrow: bool) -> float:
-    """Backward through so many layers from the top, and the products that make LoRA gradients of the lowest."""
-    if not layers:
+def backward_flops(shape: ModelShape, batches: Batches, gradient_layers: Sequence[int], *, narrow: bool) -> float:
+    """Backward from the top to the lowest of these layers, and the products that make these layers' LoRA gradients.
+
+    Those are four: two bring a token's input and output gradient to the factors' width, two sum over a row's tokens.
+    """
+    if not gradient_layers:
         return 0.0
+    layers = shape.layers - min(gradient_layers)
+    last = narrow and shape.layers - 1 in gradient_layers
+    places = batches.padded * (len(gradient_layers) - last) + batches.answer_places * last
     top = forward_flops(shape, batches, shape.layers, narrow=narrow)
     below = forward_flops(shape, batches, shape.layers - layers, narrow=False)
     attention = 4 * shape.attention * batches.squares * (layers - narrow)
-    return top - below + attention + 2 * shape.lora_layer * batches.padded
+    return top - below + attention + 4 * shape.lora_layer * places
 
 
-def both_passes(plan: Plan, work: Workload, settings: FeatureSettings) -> tuple[Batches, Batches]:
-    """Batches of the pass with images and of the pass without; none for a pass that does not run."""
+class PassBatches(NamedTuple):
+    """Batches of the passes of an extraction; empty for a pass that does not run.
+
+    Attributes:
+        seen: of the pass with images; with `shared`, of its layers from the fork on.
+        blind: of the pass without images.
+        shared: of the layers below the fork, where rows of one image are one sequence; None when they are not.
+    """
+
+    seen: Batches
+    blind: Batches
+    shared: Batches | None = None
+
+    @property
+    def given(self) -> Batches:
+        """What the model is given in the pass with images."""
+        return self.seen if self.shared is None else self.shared
+
+    @property
+    def widest(self) -> int:
+        """Tokens of the largest batch of all, padding included."""
+        return max(self.seen.widest, self.blind.widest, self.given.widest)
+
+
+def both_passes(plan: Plan, work: Workload, settings: FeatureSettings) -> PassBatches:
+    """Batches of the pass with images and of the pass without."""
     tokens = settings.batch_tokens
-    seen = work.with_images(tokens) if plan.forward_layers else Batches()
-    return seen, work.without_images(tokens, zeros=settings.blind == "zeros") if plan.blind else Batches()
+    blind = work.without_images(tokens, zeros=settings.blind == "zeros") if plan.blind else Batches()
+    if not plan.forward_layers:
+        return PassBatches(Batches(), blind)
+    if plan.fork and work.image_pack:
+        shared, seen = work.sharing_images(tokens)
+        return PassBatches(seen, blind, shared)
+    return PassBatches(work.with_images(tokens), blind)
 
 
-def extraction_flops(plan: Plan, shape: ModelShape, seen: Batches, blind: Batches) -> Flops:
-    """All passes of an extraction, over the batches with images and without."""
+def extraction_flops(
+    plan: Plan, shape: ModelShape, seen: Batches, blind: Batches, shared: Batches | None = None
+) -> Flops:
+    """All passes of an extraction, over the batches of `both_passes`."""
+    with_images = forward_flops(shape, seen, plan.forward_layers, narrow=plan.narrow)
+    if shared is not None:
+        apart, together = (forward_flops(shape, part, plan.fork, narrow=False) for part in (seen, shared))
+        with_images += together - apart
     return Flops(
-        with_images=forward_flops(shape, seen, plan.forward_layers, narrow=plan.narrow),
-        backward=backward_flops(shape, seen, plan.backward_layers, narrow=plan.narrow),
+        with_images=with_images,
+        backward=backward_flops(shape, seen, plan.gradient_layers, narrow=plan.narrow),
         blind=forward_flops(shape, blind, plan.blind_layers, narrow=True) if plan.blind else 0.0,
     )
 
@@ -110,10 +152,11 @@ def working_memory(plan: Plan, shape: ModelShape, work: Workload, settings: Feat
     """Bytes that an extraction takes beside the weights: a rough sum of its largest pieces.
 
     What a layer keeps for its backward pass, one layer's passing activations, the logits of one chunk three times
-    over, LoRA gradients and sketches of a batch, and the columns of a shard.
+    over, LoRA gradients and sketches of a batch, and the columns of a shard; with ``autocast`` one layer's weights once
+    more in its type, in which its activations are too.
     """
     tokens = widest
-    width = max(shape.width, 2)
+    width = max(shape.width, 2) if settings.autocast is None else 2
     activations = 8 * shape.hidden + 4 * shape.inner
     kept = plan.backward_layers * activations * tokens * width
     passing = 2 * activations * tokens * width
@@ -122,4 +165,5 @@ def working_memory(plan: Plan, shape: ModelShape, work: Workload, settings: Feat
     rows_in_batch = tokens / max(1.0, work.mean_length)
     gradients = 2 * SINGLE * rows_in_batch * (shape.lora_layer + settings.dim) if plan.gradient_layers else 0
     shard = 3 * min(SHARD_ROWS, work.rows) * row_bytes(plan.features, shape, settings, SINGLE)
-    return kept + passing + logits + gradients + shard
+    cast = 0 if settings.autocast is None else 2 * shape.layer_linear
+    return kept + passing + logits + gradients + shard + cast

@@ -122,6 +122,7 @@ def calibrate_extraction(
     vision: VisionInputs,
     encoder: ChatEncoder,
     share: bool = True,
+    share_images: bool = False,
     budget: float = CALIBRATION_SECONDS,
 ) -> Calibration:
     """Score a handful of rows with this very model, and throw the features away.
@@ -137,7 +138,8 @@ def calibrate_extraction(
         shape: sizes of the model.
         vision: where vision inputs come from.
         encoder: of the model.
-        share: rows that begin alike share the work on their beginning.
+        share: rows that begin alike share the work on their beginning in the pass without images.
+        share_images: rows of one image share the pass over it.
         budget: seconds that this may take, roughly; a few batches are always run.
     """
     start = time.perf_counter()
@@ -158,7 +160,7 @@ def calibrate_extraction(
         image_bytes = run.image_bytes()
 
     def flops(count: int) -> float:
-        work = look_at(encoder, samples[:count], blind=plan.blind, share=share)
+        work = look_at(encoder, samples[:count], blind=plan.blind, share=share, share_images=share_images)
         return extraction_flops(plan, shape, *both_passes(plan, work, settings)).total
 
     rate, overhead = _line(flops(few), short.seconds, flops(more), long.seconds)

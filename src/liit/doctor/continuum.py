@@ -13,7 +13,7 @@ from liit.data.sample import Sample
 from liit.doctor.arithmetic import forward_flops, store_bytes, training_flops
 from liit.doctor.calibration import CALIBRATION_SECONDS, Calibration
 from liit.doctor.draw import Drawn, draw
-from liit.doctor.examine import ModelAtHand, scored_share
+from liit.doctor.examine import ModelAtHand, scored_again
 from liit.doctor.prediction import Prediction, predict_extraction
 from liit.doctor.trials import QUESTIONS, Rates, try_work
 from liit.doctor.workload import Workload, look_at, mix
@@ -117,9 +117,9 @@ def predict_continuum(model: ModelAtHand, *, budget: float = CALIBRATION_SECONDS
     continuum = model.continuum
     method = get_method(continuum.method, continuum)
     scorer = model.scorer
-    arrivals = [_arrival(scorer, continuum, number) for number in range(len(continuum.steps))]
-    questions = [(item, draw(item, continuum.seed, QUESTIONS)) for _, item in continuum.evaluation_sets()]
     names = feature_names(method, continuum)
+    arrivals = [_arrival(scorer, continuum, number, names) for number in range(len(continuum.steps))]
+    questions = [(item, draw(item, continuum.seed, QUESTIONS)) for _, item in continuum.evaluation_sets()]
     drawn = [sample for arrival in arrivals for sample in arrival.samples]
     order = np.random.default_rng(continuum.seed).permutation(len(drawn))
     mixed = [drawn[i] for i in order]
@@ -155,13 +155,16 @@ class _Arrival:
     bad: int
 
 
-def _arrival(model: ModelAtHand, continuum: Continuum, number: int) -> _Arrival:
+def _arrival(model: ModelAtHand, continuum: Continuum, number: int, names: Sequence[str]) -> _Arrival:
     parts: list[Drawn] = [draw(part, continuum.seed + number) for part in continuum.steps[number].train]
     samples = tuple(sample for part in parts for sample in part.samples)
     if not samples:
         name = continuum.steps[number].name
         raise InputError(f"steps.{number}: of {name} none of the rows looked at can be used; liit ingest says why")
-    work = look_at(model.encoder, samples, sum(part.rows for part in parts), share=model.share)
+    shares = bool(names) and model.shares_images(names)
+    work = look_at(
+        model.encoder, samples, sum(part.rows for part in parts), share=model.share, share_images=shares
+    )  # fmt: skip
     return _Arrival(samples, work, sum(part.images for part in parts), sum(part.bad for part in parts))
 
 
@@ -177,6 +180,8 @@ def _steps(
 ) -> list[StepPrediction]:
     continuum, steps = model.continuum, []
     kept: list[float] = []
+    trained_last = 0.0
+    clusters = _clusters(method, continuum)
     for number, step in enumerate(continuum.steps):
         new = arrivals[number].work.rows
         kept.append(float(new))
@@ -186,11 +191,14 @@ def _steps(
         extraction = None
         if names and trains:
             scorer, settings = model.scorer, continuum.features
-            scored = [*(rows * scored_share(settings) for rows in kept[:-1]), kept[-1]]
+            known = sum(kept[:-1])
+            again = known if method.once else scored_again(known, trained_last, clusters, settings)
+            scored = [*(rows * again / known for rows in kept[:-1]), kept[-1]] if known else kept
             extraction = predict_extraction(
                 scorer.shape, mix([arrival.work for arrival in arrivals[: number + 1]], scored), names, settings,
-                calibration=calibration, matrix_rate=scorer.rate,
+                calibration=calibration, matrix_rate=scorer.scoring_rate,
                 missing_images=arrivals[number].images, image_bytes=image_bytes, base_memory=scorer.base_memory,
+                known=known - again,
             )  # fmt: skip
             on_disk = store_bytes(pool, extraction.features, scorer.shape, settings)  # rows that are not scored too
             extraction = replace(extraction, bytes_written=round(on_disk))
@@ -199,6 +207,7 @@ def _steps(
         if method.once and continuum.training.multitask_epochs is not None:
             epochs = continuum.training.multitask_epochs
         trained = rows * epochs if trains else 0
+        trained_last = float(rows if trains else 0)
         mean = np.average([a.work.mean_length for a in arrivals[: number + 1]], weights=kept)
         steps.append(
             StepPrediction(
@@ -210,6 +219,14 @@ def _steps(
         if method.prunes and continuum.pruning.pool_size is not None and pool > continuum.pruning.pool_size:
             kept = [rows * continuum.pruning.pool_size / pool for rows in kept]
     return steps
+
+
+def _clusters(method: Method, continuum: Continuum) -> int:
+    """Clusters of a step: the number that is set, or the middle of those that are tried; 1 for a method without."""
+    if not (method.prunes or {"k", "k_grid"} & set(method.part.info.options)):
+        return 1
+    grid = continuum.selection.k_grid
+    return continuum.selection.k or grid[len(grid) // 2]
 
 
 def _training(model: ModelAtHand, rates: Rates, rows: int, length: float) -> float | None:

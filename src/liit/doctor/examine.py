@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from liit.config import Continuum, FeatureSettings
 from liit.data.part import ids_of, images_of, only, some_of
@@ -24,7 +25,10 @@ from liit.doctor.workload import choose_rows, look_at
 from liit.features import FeatureStore
 from liit.features.extraction import Extractor
 from liit.features.plan import plan_passes
+from liit.features.rescore import count_again
+from liit.features.sharing import may_share_images
 from liit.features.store import open_tables
+from liit.lifelong.stages import earlier_features
 from liit.lifelong.workbench import Workbench
 from liit.model.chat import ChatEncoder, RowRefusedError
 from liit.model.vision import VisionInputs
@@ -58,6 +62,7 @@ class ModelAtHand:
             self.vision = self.bench.vision
             self.base_memory: float | None = resident_memory(self.vlm.device)
             self.rate: float | None = None
+            self.scoring_rate: float | None = None
         else:
             import torch
 
@@ -66,8 +71,17 @@ class ModelAtHand:
             self.base_memory = None
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             self.rate = matrix_rate(DTYPES[continuum.model.dtype], device)
+            autocast = continuum.features.autocast
+            self.scoring_rate = self.rate if autocast is None else matrix_rate(DTYPES[autocast], device)
         self.shape: ModelShape = shape_of(self.vlm, continuum.lora)
         self.share = shares_beginnings(self.vlm, continuum.features) if run else continuum.features.share_beginnings
+
+    def shares_images(self, names: Sequence[str]) -> bool:
+        """Whether rows of one image share the pass over it; without weights only what the family says is known."""
+        settings = self.continuum.features
+        if not settings.share_images or not plan_passes(names, settings, self.shape.layers).fork:
+            return False
+        return may_share_images(self.vlm) if not self.run else Extractor(self.vlm, names, settings).fork > 0
 
     @cached_property
     def scorer(self) -> ModelAtHand:
@@ -109,7 +123,8 @@ class ModelAtHand:
             return None
         return calibrate_extraction(
             self.vlm, usable, names, self.continuum.features, self.shape,
-            vision=self.vision, encoder=self.encoder, share=self.share, budget=budget,
+            vision=self.vision, encoder=self.encoder, share=self.share, share_images=self.shares_images(names),
+            budget=budget,
         )  # fmt: skip
 
 
@@ -158,7 +173,8 @@ def examine(
     """
     settings = model.continuum.features
     plan = plan_passes(names, settings, model.shape.layers)
-    work = look_at(model.encoder, samples, rows, blind=plan.blind, share=model.share)
+    shares = model.shares_images(names)
+    work = look_at(model.encoder, samples, rows, blind=plan.blind, share=model.share, share_images=shares)
     shuffled = [samples[i] for i in _shuffled(len(samples))]
     runs = plan.forward_layers > 0 or plan.blind
     tokens = work.with_images(settings.batch_tokens).tokens
@@ -168,7 +184,7 @@ def examine(
     image_bytes = model.image_bytes(samples) if calibration is None else calibration.image_bytes
     return predict_extraction(
         model.shape, work, names, settings,
-        calibration=calibration, matrix_rate=model.rate, missing_images=missing if plan.forward_layers else 0,
+        calibration=calibration, matrix_rate=model.scoring_rate, missing_images=missing if plan.forward_layers else 0,
         image_bytes=image_bytes, base_memory=model.base_memory,
     )  # fmt: skip
 
@@ -206,31 +222,48 @@ def not_stored(samples: Sequence[Sample], names: Sequence[str], out: Path) -> Se
     return only(samples, lambda sample: sample not in stored)
 
 
-def to_be_scored(samples: Sequence[Sample], settings: FeatureSettings, last: Path | None) -> Sequence[Sample]:
+def to_be_scored(samples: Sequence[Sample], continuum: Continuum, last: Path | None) -> Sequence[Sample]:
     """Samples that the model will see when a part of them keeps, or follows from, the last step's features.
+
+    How many of the known samples that are follows from the strata of the last step; which ones is not known before.
 
     Args:
         samples: that have no features yet.
-        settings: of the extraction.
+        continuum: settings of the extraction.
         last: folder of the last step, if there is one.
     """
-    if last is None or (settings.rescore is None and settings.proxy is None):
+    earlier = earlier_features(continuum, last)
+    if earlier is None:
         return samples
-    known = set(FeatureStore(last / "features").stored_ids())
+    known = set(FeatureStore(earlier.features).stored_ids())
     old = [sample for sample in ids_of(samples) if sample in known]
-    again = {old[i] for i in _shuffled(len(old))[: math.ceil(scored_share(settings) * len(old))]}
+    rescore = continuum.features.rescore
+    count = 0
+    if rescore is not None and old:
+        sizes = np.unique(earlier.strata(old), return_counts=True)[1]
+        count = count_again(sizes, rescore.share, rescore.sample)
+    again = {old[i] for i in _shuffled(len(old))[:count]}
     return only(samples, lambda sample: sample not in known or sample in again)
 
 
-def scored_share(settings: FeatureSettings) -> float:
-    """Part of the rows known from the last step that the model sees again."""
-    if settings.proxy is not None:
-        return 0.0
-    return 1.0 if settings.rescore is None else settings.rescore.share
+def scored_again(rows: float, trained: float, clusters: int, settings: FeatureSettings) -> int:
+    """How many rows known from the last step the model will see again, before any step has run.
+
+    Args:
+        rows: that are known.
+        trained: of these, rows that were trained on.
+        clusters: into which they fall, taken to be of equal size, of trained rows as well as of others.
+        settings: of the extraction.
+    """
+    if settings.proxy is not None or not rows:
+        return 0
+    if settings.rescore is None:
+        return round(rows)
+    trained = min(trained, rows)
+    sizes = np.repeat([trained / clusters, (rows - trained) / clusters], clusters)
+    return count_again(sizes, settings.rescore.share, settings.rescore.sample)
 
 
 def _shuffled(n: int) -> list[int]:
-    import numpy as np
-
     order: list[int] = np.random.default_rng(0).permutation(n).tolist()
     return order

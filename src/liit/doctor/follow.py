@@ -61,14 +61,19 @@ class Forecaster:
     ) -> Prediction:
         model = ModelAtHand(self.bench.continuum, adapter, bench=self.bench).scorer
         settings = self.bench.continuum.features
-        todo = to_be_scored(not_stored(samples, names, out), settings, last)
+        missing = not_stored(samples, names, out)
+        todo = to_be_scored(missing, self.bench.continuum, last)
         plan = plan_passes(names, settings, model.shape.layers)
         chosen = some_of(todo, choose_rows(len(todo), most=LOOKED_AT))
-        work = look_at(model.encoder, chosen, len(todo), blind=plan.blind, share=model.share)
+        shares = model.shares_images(names)
+        work = look_at(
+            model.encoder, chosen, len(todo), blind=plan.blind, share=model.share, share_images=shares
+        )  # fmt: skip
         return predict_extraction(
             model.shape, work, names, settings,
             calibration=self.speed, base_memory=model.base_memory, image_bytes=model.image_bytes(chosen),
             missing_images=missing_of(self.bench.scorer.vision, [ImageRef("", one) for one in images_of(todo)]),
+            known=len(missing) - len(todo),
         )  # fmt: skip
 
     def _learn(self, prediction: Prediction, report: ExtractionReport, watch: Watch) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from liit.config import FeatureSettings
-from liit.doctor.arithmetic import both_passes, extraction_flops, row_bytes, store_bytes, working_memory
+from liit.doctor.arithmetic import SINGLE, both_passes, extraction_flops, row_bytes, store_bytes, working_memory
 from liit.doctor.calibration import Calibration, Watch
 from liit.doctor.shape import ModelShape
 from liit.doctor.workload import Workload
@@ -18,6 +18,7 @@ from liit.model.vision import VisionCache, VisionInputs
 from liit.model.vision_cache import SHARD_IMAGES
 
 LIBRARIES = 0.7e9  # bytes that Python and its libraries take in main memory
+KNOWN_COPIES = 2  # of the last step's features, as they are read and as they are predicted
 COPIES = 3  # of what a shard holds before it is written: as computed, as stored, as written
 
 
@@ -83,6 +84,7 @@ def predict_extraction(
     missing_images: int = 0,
     image_bytes: float = 0.0,
     base_memory: float | None = None,
+    known: float = 0.0,
 ) -> Prediction:
     """Say what an extraction will take.
 
@@ -96,23 +98,26 @@ def predict_extraction(
         missing_images: images whose vision features have to be computed.
         image_bytes: that the kept features of one image take; 0 when they are not kept.
         base_memory: bytes taken before it starts; the weights and the libraries unless given.
+        known: rows whose features are taken over or predicted from the last step's, which are held in memory.
 
     Raises:
         InputError: an unknown feature or a layer that the model does not have.
     """
     plan = plan_passes(features, settings, shape.layers)
-    seen, blind = both_passes(plan, work, settings)
-    flops = extraction_flops(plan, shape, seen, blind).total
+    batches = both_passes(plan, work, settings)
+    given, blind = batches.given, batches.blind
+    flops = extraction_flops(plan, shape, *batches).total
     seconds, basis = _time(flops, calibration, matrix_rate, missing_images)
     shard = min(SHARD_ROWS, work.rows)
     tried = 0 if calibration is None else calibration.rows
     held = COPIES * image_bytes * max(0, min(missing_images, SHARD_IMAGES) - tried)
+    held += KNOWN_COPIES * known * row_bytes(plan.features, shape, settings, SINGLE)
     if calibration is not None:
         grows = COPIES * max(0, shard - calibration.rows) * row_bytes(plan.features, shape, settings, 4)
         memory = calibration.peak_memory + grows + held
     else:
         base = shape.parameters * shape.width + LIBRARIES if base_memory is None else base_memory
-        memory = base + working_memory(plan, shape, work, settings, max(seen.widest, blind.widest)) + held
+        memory = base + working_memory(plan, shape, work, settings, batches.widest) + held
     on_disk = store_bytes(work.rows, plan.features, shape, settings)
     return Prediction(
         features=plan.features,
@@ -120,12 +125,12 @@ def predict_extraction(
         refused=work.refused,
         looked_at=work.looked_at,
         passes=_passes(plan.forward_layers, plan.backward_layers, plan.blind_layers, shape.layers),
-        image_calls=round(seen.calls),
+        image_calls=round(given.calls),
         blind_calls=round(blind.calls),
-        backward_calls=round(seen.calls) if plan.backward_layers else 0,
-        tokens=round(seen.tokens),
+        backward_calls=round(given.calls) if plan.backward_layers else 0,
+        tokens=round(given.tokens),
         blind_tokens=round(blind.tokens),
-        padded_tokens=round(seen.padded + blind.padded),
+        padded_tokens=round(given.padded + blind.padded),
         tower_images=missing_images + round(blind.images),
         flops=flops,
         seconds=seconds,

@@ -11,7 +11,7 @@ import numpy as np
 from liit.data.sample import Sample
 from liit.errors import InputError
 from liit.features.extraction import SHARD_ROWS
-from liit.features.packing import ATTENTION_SHARE, pack_rows
+from liit.features.packing import ATTENTION_SHARE, Pack, pack_rows
 from liit.model.batch import bucket_by_length
 from liit.model.chat import ChatEncoder, Encoded, RowRefusedError
 from liit.model.image_tokens import image_size
@@ -75,7 +75,8 @@ class Workload:
         refused: how many beside them will be refused because they do not fit the model.
         looked: the rows looked at.
         image_token: id of the image placeholder.
-        longest_pack: most tokens of rows that share their beginning; 0: none share.
+        longest_pack: most tokens of rows that share their beginning without images; 0: none share.
+        image_pack: most tokens of rows that share the pass over their image; 0: none share.
     """
 
     rows: int
@@ -83,6 +84,7 @@ class Workload:
     looked: tuple[Looked, ...]
     image_token: int = -1
     longest_pack: int = 0
+    image_pack: int = 0
 
     @property
     def looked_at(self) -> int:
@@ -98,6 +100,32 @@ class Workload:
         """The pass over all rows with their images."""
         shards = ([_strand(one.row) for one in shard] for shard in self._shards())
         return self._batches(shards, batch_tokens)
+
+    def sharing_images(self, batch_tokens: int) -> tuple[Batches, Batches]:
+        """The pass over all rows when those of one image share it up to a layer.
+
+        Returns:
+            What runs below that layer, where the rows of an image are one sequence, and what runs above.
+        """
+        below, above = np.zeros(8), np.zeros(8)
+        widest = [0, 0]
+        for shard in self._shards():
+            rows = [one.row for one in shard]
+            shown = [tuple(image.sha256 for image in row.images) for row in rows]
+            most = min(self.image_pack, batch_tokens)
+            packs = pack_rows(rows, shown, self.image_token, most, batch_tokens)
+            for bucket in bucket_by_length([_apart(pack, rows) for pack in packs], batch_tokens):
+                some = [packs[i] for i in bucket]
+                own = [rows[i] for pack in some for i in pack.rows]
+                images = sum(len(rows[pack.rows[0]].images) for pack in some)
+                parts = ([pack.tokens for pack in some], [len(row) for row in own])
+                for side, (sums, lengths) in enumerate(zip((below, above), parts, strict=True)):
+                    n, longest = len(lengths), max(lengths)
+                    answers = [row.n_answer_tokens for row in own]
+                    sums += [1, n, sum(lengths), n * longest, n * longest**2, sum(answers), n * max(answers), images]
+                    widest[side] = max(widest[side], n * longest)
+        factor = self.rows / max(1, self.looked_at)
+        return Batches(widest[0], *(below * factor).tolist()), Batches(widest[1], *(above * factor).tolist())
 
     def without_images(self, batch_tokens: int, *, zeros: bool) -> Batches:
         """The pass over the rows that have images, without them.
@@ -146,12 +174,23 @@ class Workload:
         return Batches(widest, *(total * self.rows / max(1, self.looked_at)).tolist())
 
 
+def _apart(pack: Pack, rows: Sequence[Encoded]) -> int:
+    """Places that the rows of a pack take as rows of one length."""
+    return len(pack.rows) * max(len(rows[i]) for i in pack.rows)
+
+
 def _strand(row: Encoded) -> Strand:
     return Strand(len(row), row.n_answer_tokens, len(row.images))
 
 
 def look_at(
-    encoder: ChatEncoder, samples: Sequence[Sample], rows: int | None = None, *, blind: bool = True, share: bool = True
+    encoder: ChatEncoder,
+    samples: Sequence[Sample],
+    rows: int | None = None,
+    *,
+    blind: bool = True,
+    share: bool = True,
+    share_images: bool = False,
 ) -> Workload:
     """Tokenise some rows.
 
@@ -160,7 +199,8 @@ def look_at(
         samples: the rows to look at.
         rows: how many there are in all; as many as `samples` unless given.
         blind: also tokenise them without their images.
-        share: rows that begin alike will share the work on their beginning.
+        share: rows that begin alike will share the work on their beginning in the pass without images.
+        share_images: rows of one image will share the pass over it.
 
     Raises:
         InputError: none of them fits the model.
@@ -177,8 +217,9 @@ def look_at(
         raise InputError(f"pool: none of the {len(samples)} rows looked at fits the model; the last: {reason}")
     total = len(samples) if rows is None else rows
     lost = round(refused / max(1, len(samples)) * total)
-    most = int(ATTENTION_SHARE * encoder.vlm.text_config.hidden_size) if share else 0
-    return Workload(total - lost, lost, tuple(looked), encoder.vlm.image_token_id, most)
+    most = int(ATTENTION_SHARE * encoder.vlm.text_config.hidden_size)
+    packs = most if share else 0, most if share_images else 0
+    return Workload(total - lost, lost, tuple(looked), encoder.vlm.image_token_id, *packs)
 
 
 def mix(works: Sequence[Workload], rows: Sequence[float]) -> Workload:
@@ -195,7 +236,7 @@ def mix(works: Sequence[Workload], rows: Sequence[float]) -> Workload:
         looked += [work.looked[i] for i in take]
     first = works[0]
     refused = sum(work.refused for work in works)
-    return Workload(round(sum(rows)), refused, tuple(looked), first.image_token, first.longest_pack)
+    return Workload(round(sum(rows)), refused, tuple(looked), first.image_token, first.longest_pack, first.image_pack)
 
 
 def choose_rows(n: int, seed: int = 0, most: int = MOST) -> np.ndarray:

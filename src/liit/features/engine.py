@@ -157,15 +157,10 @@ class Extractor:
 
     @property
     def fork(self) -> int:
-        """The decoder layer up to which rows share their beginnings in the pass with images; 0: they do not.
-
-        Gradients of a layer are sums over all tokens of a row, so from the lowest such layer on every row has its own.
-        """
-        if not self.settings.share_images or self.sharing is None or self.attention is not None:
+        """The decoder layer up to which rows share their beginnings in the pass with images; 0: they do not."""
+        if not self.settings.share_images or self.sharing is None:
             return 0
-        if not (self.sharing.forks and self.sharing.pictures):
-            return 0
-        return min([*self.plan.gradient_layers[:1], self.plan.forward_layers - 1])
+        return self.plan.fork if self.sharing.forks and self.sharing.pictures else 0
 
     def _with_images(self, columns: dict[str, np.ndarray], twins: Sequence[Twin], finished: Done) -> None:
         rows = [twin.row for twin in twins]

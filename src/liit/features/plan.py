@@ -70,6 +70,16 @@ class Plan:
         return self.forward_layers == self.n_layers and not whole
 
     @property
+    def fork(self) -> int:
+        """The decoder layer up to which rows of one image can share its pass; 0: they cannot.
+
+        Gradients of a layer are sums over all tokens of a row, so from the lowest such layer on every row has its own.
+        """
+        if self.instructed_vision or not self.forward_layers:
+            return 0
+        return min([*self.gradient_layers[:1], self.forward_layers - 1])
+
+    @property
     def forwards(self) -> int:
         """Model calls per batch of rows with images."""
         return (self.forward_layers > 0) + self.blind

@@ -69,8 +69,28 @@ def draw_sample(strata: np.ndarray, lot: np.ndarray, count: int) -> np.ndarray:
         count: how many rows in all, about: every stratum's number is rounded up.
     """
     numbers, member, sizes = np.unique(strata, return_inverse=True, return_counts=True)
-    wanted = np.minimum(sizes, np.maximum(LEAST, np.ceil(sizes * (count / max(1, len(strata))))))
-    return _first(member, lot, wanted.astype(np.int64), np.zeros(len(strata), dtype=np.int64), len(numbers))
+    wanted = _sampled(sizes, count).astype(np.int64)
+    return _first(member, lot, wanted, np.zeros(len(strata), dtype=np.int64), len(numbers))
+
+
+def count_again(sizes: np.ndarray, share: float, sample: float) -> int:
+    """How many of the known rows are scored again: the share, or more where every stratum's least is more.
+
+    Args:
+        sizes: (S,) rows of each stratum; need not be whole numbers.
+        share: `features.rescore.share`.
+        sample: `features.rescore.sample`.
+    """
+    rows = round(float(sizes.sum()))
+    budget = math.ceil(share * rows)
+    first = round(float(_sampled(sizes, math.ceil(sample * budget)).sum()))
+    return min(rows, max(budget, first))
+
+
+def _sampled(sizes: np.ndarray, count: int) -> np.ndarray:
+    """Rows of each stratum for a sample of about so many in all: in proportion, rounded up, and `LEAST` at least."""
+    found: np.ndarray = np.minimum(sizes, np.maximum(LEAST, np.ceil(sizes * (count / max(1, sizes.sum())))))
+    return found
 
 
 def draw_rest(

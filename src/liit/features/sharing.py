@@ -23,6 +23,11 @@ WINDOWS = ("sliding_window", "attention_chunk_size")
 REFUSALS = (TypeError, ValueError, IndexError, KeyError, RuntimeError)
 
 
+def may_share_images(vlm: VLM) -> bool:
+    """Whether a shared beginning may hold images; not in families whose positions or masks depend on them."""
+    return not (OWN_POSITIONS & vlm.takes)
+
+
 class Sharing:
     """Runs packed rows through a model.
 
@@ -40,7 +45,7 @@ class Sharing:
 
     def __init__(self, passes: Passes, *, forks: bool = False) -> None:
         self.passes, self.vlm = passes, passes.vlm
-        self.pictures = not (OWN_POSITIONS & self.vlm.takes)
+        self.pictures = may_share_images(self.vlm)
         self.packs, self.forks = False, False
         windows = [getattr(self.vlm.text_config, name, None) for name in WINDOWS]
         if all(window is None or window >= self.vlm.max_length for window in windows):  # a few words would not show it
