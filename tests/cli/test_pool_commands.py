@@ -156,7 +156,7 @@ def test_options_of_ingest_do_what_they_say(tmp_path: Path, make_image, llava_ro
         (["pool", "gc", "pool", "--keep", "-1"], "keep: expected"),
         (["pool", "show", "pool", "nobody"], "'nobody' is not in the pool"),
         (["pool", "write", "pool", "out.csv"], "does not suit llava-json"),
-        (["pool", "write", "pool", "out.json", "--to", "lava"], "format: 'lava'"),
+        (["pool", "write", "pool", "out.json", "--to", "lava"], "format: unknown format 'lava'; did you mean"),
         (["ingest", "d.json", "--pool", "new", "--format", "webdataset"], "comes as tar"),
         (["ingest", "no-*.tar", "--pool", "new", "--format", "webdataset"], "no file is named like"),
         (["ingest", "d.json", "--pool", "new", "--against", "no.json"], "no.json"),

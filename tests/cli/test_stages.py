@@ -131,7 +131,7 @@ def test_extract_goes_on_where_it_was_and_keeps_checkpoints_apart(
     said = say(*arguments, "--features", "el2n,log_perplexity", "--set", "lora.r=2")
     assert said.code == 2
     assert "another checkpoint" in said.err
-    assert "'elephant' is not a feature" in say(*arguments, "--features", "elephant").err
+    assert "unknown feature 'elephant'" in say(*arguments, "--features", "elephant").err
     other = facts(*arguments, "--features", "el2n,log_perplexity", "--set", "lora.r=2", "--refresh")
     assert other["checkpoint"] != first["checkpoint"]
     assert other["rows"] == first["rows"]

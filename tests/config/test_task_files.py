@@ -105,7 +105,7 @@ def test_another_version_is_another_run_and_another_description_is_not(continuum
         (
             "threshold: 0.6",
             "treshold: 0.6",
-            "tasks/signs.yaml, line 7: metric_options: the metric 'anls' has no option 'treshold'; did you mean "
+            "tasks/signs.yaml, line 7: metric_options: anls: unknown option 'treshold'; did you mean "
             "'threshold'? (known: threshold)",
         ),
         ("version: 2\n", "", "tasks/signs.yaml, line 1: missing key 'version' in the top level: counts up whenever"),
@@ -155,8 +155,7 @@ def test_inline_items_take_the_same_options(continuum: Path) -> None:
     item = "{skill: colour, path: rows.json, metric: exact-match"
     continuum.write_text(CONTINUUM.replace(item, item + ", metric_options: {fuzzy: true}"))
     assert message(continuum) == (
-        "continuum.yaml, line 9: steps.0.evaluation.1.metric_options: the metric 'exact-match' has no option 'fuzzy' "
-        "(known: none)"
+        "continuum.yaml, line 9: steps.0.evaluation.1.metric_options: exact-match: unknown option 'fuzzy' (known: none)"
     )
 
 

@@ -82,7 +82,7 @@ def test_extract_ends_with_prediction_and_fact(
         (("--model", "{model}", "--pool", "{tmp}"), "has no pool in it"),
         (("--model", "{tmp}"), "no configuration and processor"),
         (("--model", "{model}", "--set", "lora.rank=4"), "unknown key 'rank'"),
-        (("{continuum}", "--pool", "{pool}", "--features", "perplexity", "--no-run"), "is not a feature"),
+        (("{continuum}", "--pool", "{pool}", "--features", "perplexity", "--no-run"), "unknown feature 'perplexity'"),
     ],
 )
 def test_wrong_input_is_one_line_and_code_2(

@@ -116,7 +116,7 @@ def test_passes_are_said_in_words(adapted: VLM) -> None:
 
 
 def test_an_unknown_feature_is_refused(adapted: VLM) -> None:
-    with pytest.raises(InputError, match="'perplexity' is not a feature"):
+    with pytest.raises(InputError, match="unknown feature 'perplexity'"):
         predicted(adapted, ("perplexity",))
 
 

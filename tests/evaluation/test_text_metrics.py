@@ -188,9 +188,11 @@ def test_boxes_take_another_threshold() -> None:
 
 
 def test_an_unknown_option_is_answered_with_the_nearest() -> None:
-    with pytest.raises(InputError, match=r"no option 'treshold'; did you mean 'threshold'\? \(known: threshold\)"):
+    with pytest.raises(
+        InputError, match=r"anls: unknown option 'treshold'; did you mean 'threshold'\? \(known: threshold\)"
+    ):
         get_metric("anls", {"treshold": 0.5})
-    with pytest.raises(InputError, match=r"no option 'threshold' \(known: none\)"):
+    with pytest.raises(InputError, match=r"unknown option 'threshold' \(known: none\)"):
         get_metric("exact-match", {"threshold": 0.5})
 
 

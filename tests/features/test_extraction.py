@@ -153,7 +153,7 @@ def test_row_without_labels_has_missing_values_not_zeros(adapted: VLM) -> None:
 
 
 def test_unknown_feature_is_answered_with_the_list(adapted: VLM) -> None:
-    with pytest.raises(InputError, match=r"'el2m' is not a feature.*el2n"):
+    with pytest.raises(InputError, match=r"unknown feature 'el2m'; did you mean 'el2n'\? \(known: blind_log"):
         Extractor(adapted, ["el2m"], SETTINGS)
 
 

@@ -185,7 +185,7 @@ def test_selectors_lists_names_lines_and_needs() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_the_list() -> None:
-    with pytest.raises(ValueError, match=r"'adapt-imf', did you mean 'adapt-inf'\? Known: .*random"):
+    with pytest.raises(ValueError, match=r"'adapt-imf'; did you mean 'adapt-inf'\? \(known: .*random"):
         select("adapt-imf", {"id": np.arange(3)}, 1)
 
 

@@ -168,9 +168,11 @@ def test_context_says_which_step_it_is_and_which_rows_are_new(trainee: VLM) -> N
 
 
 def test_unknown_names_and_options_are_answered_with_the_nearest_and_the_list() -> None:
-    with pytest.raises(InputError, match=r"unknown hook 'gradient-guidence', did you mean 'gradient-guidance'.*ewc"):
+    with pytest.raises(
+        InputError, match=r"unknown hook 'gradient-guidence'; did you mean 'gradient-guidance'\? \(known: .*ewc"
+    ):
         make_hook("gradient-guidence", {})
-    with pytest.raises(InputError, match=r"ewc: unknown option 'strenght', did you mean 'strength'.*gamma"):
+    with pytest.raises(InputError, match=r"ewc: unknown option 'strenght'; did you mean 'strength'\? \(known: .*gamma"):
         make_hook("ewc", {"strenght": 1.0})
     with pytest.raises(InputError, match=r"ewc: strength must be a number above 0"):
         make_hook("ewc", {"strength": -1})

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from liit.config.names import nearest
 from liit.config.schema import Continuum, MisplacedError
 from liit.config.yaml_text import Key
+from liit.errors import nearest
 
 
 def explain(error: ValidationError, places: Mapping[Key, str], value: Any, schema: type[BaseModel] = Continuum) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
 from liit.config import names
+from liit.errors import unknown_name
 
 BUILTIN_MODELS = ("builtin:demo",)
 Items = TypeVar("Items", bound=tuple[object, ...])
@@ -46,7 +47,7 @@ def resolve_model(path: str, info: ValidationInfo) -> str:
     """Keep `builtin:` names and hub ids; make everything that is a path absolute."""
     if path.startswith("builtin:"):
         if path not in BUILTIN_MODELS:
-            raise ValueError(names.unknown_name("built-in model", path, BUILTIN_MODELS))
+            raise ValueError(unknown_name("built-in model", path, BUILTIN_MODELS))
         return path
     local = resolve(Path(path), info)
     return str(local) if path.startswith(("/", ".", "~")) or local.exists() else path

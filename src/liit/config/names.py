@@ -3,30 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
-
-def unknown_name(kind: str, given: str, known: Iterable[str]) -> str:
-    """Say in one line that a name is not known, with the nearest one that is.
-
-    Args:
-        kind: What is named, for example "metric".
-        given: The name that was given.
-        known: Every name that would have been right.
-
-    Returns:
-        For example: unknown metric 'exact'; did you mean 'exact-match'? (known: chrf, exact-match)
-    """
-    names = sorted(known)
-    near = nearest(given, names)
-    hint = f"; did you mean '{near}'?" if near else ""
-    return f"unknown {kind} '{given}'{hint} (known: {', '.join(names)})"
-
-
-def nearest(given: str, known: Iterable[str]) -> str | None:
-    """Return the known name that looks most like the given one, or None when none does."""
-    return next(iter(get_close_matches(given.lower(), list(known), n=1, cutoff=0.5)), None)
+from liit.errors import unknown_name
 
 
 def one_of(kind: str, names: Callable[[], Iterable[str]]) -> Callable[[str], str]:

@@ -20,9 +20,8 @@ from typing import Any
 
 import torch
 
-from liit.config.names import unknown_name
 from liit.data.sample import IMAGE_TAG, ImageRef, Message, Sample
-from liit.errors import InputError
+from liit.errors import InputError, unknown_name
 from liit.evaluation.generate import generate_answers
 from liit.model.batch import IGNORE, collate
 from liit.model.chat import ChatEncoder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from liit.config import FeatureSettings
-from liit.errors import InputError
+from liit.errors import InputError, unknown_name
 
 SCALARS = (
     "log_perplexity",
@@ -61,7 +61,7 @@ def check_features(names: Sequence[str]) -> tuple[str, ...]:
         raise InputError(f"features: got {names!r}, expected a list of names out of {', '.join(FEATURES)}")
     unknown = [name for name in names if name not in FEATURES]
     if unknown:
-        raise InputError(f"features: {unknown[0]!r} is not a feature; expected some of {', '.join(FEATURES)}")
+        raise InputError(f"features: {unknown_name('feature', unknown[0], FEATURES)}")
     return tuple(name for name in FEATURES if name in names)
 
 

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from liit.config.names import unknown_name
-from liit.errors import InputError
+from liit.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from liit.config import Continuum

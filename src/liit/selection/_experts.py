@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from liit.errors import InputError
+from liit.errors import InputError, unknown_name
 from liit.selection.arrays import Floats, as_scores
 from liit.selection.problem import Problem
-from liit.selection.registry import unknown
 
 ExpertFunction = Callable[..., Floats]
 
@@ -83,7 +82,7 @@ def find_expert(name: str) -> ExpertInfo:
         InputError: there is none.
     """
     if name not in _experts:
-        raise InputError(unknown("expert", name, _experts))
+        raise InputError(unknown_name("expert", name, _experts))
     return _experts[name]
 
 

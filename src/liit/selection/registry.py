@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from liit.errors import InputError
+from liit.errors import InputError, unknown_name
 from liit.plugins import load_plugins
 from liit.selection.result import Choice
 
@@ -101,7 +100,7 @@ def find_selector(name: str) -> SelectorInfo:
         return _selectors[name]
     known = selectors()
     if name not in known:
-        raise InputError(unknown("selector", name, known))
+        raise InputError(unknown_name("selector", name, known))
     return known[name]
 
 
@@ -113,12 +112,4 @@ def check_options(selector: SelectorInfo, options: Iterable[str]) -> None:
     """
     for option in options:
         if option not in selector.options:
-            raise InputError(f"{selector.name}: {unknown('option', option, selector.options)}")
-
-
-def unknown(kind: str, name: object, known: Iterable[str]) -> str:
-    """The message for a name that does not exist: the nearest match and the list."""
-    names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f", did you mean {near[0]!r}?" if near else "."
-    return f"unknown {kind} {name!r}{hint} Known: {', '.join(names) or 'none'}"
+            raise InputError(f"{selector.name}: {unknown_name('option', option, selector.options)}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from liit.data.sample import Message, Sample
-from liit.errors import InputError
+from liit.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -94,6 +93,4 @@ def get_format(name: str) -> Format:
     """
     if name in _FORMATS:
         return _FORMATS[name]
-    near = difflib.get_close_matches(str(name), _FORMATS, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise InputError(f"format: {name!r} is not known; {hint}known are {', '.join(sorted(_FORMATS))}")
+    raise InputError(f"format: {unknown_name('format', name, _FORMATS)}")

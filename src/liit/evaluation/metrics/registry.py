@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from liit.errors import InputError
+from liit.errors import InputError, unknown_name
 from liit.plugins import load_plugins
 
 ENTRY_POINTS = "liit.metrics"
@@ -135,9 +134,7 @@ def metric_info(name: str) -> MetricInfo:
         InputError: there is none; the message names the nearest one and lists all.
     """
     if name not in _METRICS and name not in metrics():  # installed packages are searched only when they must be
-        near = difflib.get_close_matches(name, _METRICS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"metric: {name!r} is unknown; {hint}known metrics: {', '.join(sorted(_METRICS))}")
+        raise InputError(f"metric: {unknown_name('metric', name, _METRICS)}")
     return _METRICS[name]
 
 
@@ -177,9 +174,7 @@ def metric_problem(name: str, options: Mapping[str, Any] | None = None) -> str |
         return f"'{name}' needs the package {info.package}, which is not installed: pip install 'liit[{info.extra}]'"
     for option in options or {}:
         if option not in info.options:
-            near = next(iter(difflib.get_close_matches(option, info.options, n=1)), None)
-            hint = f"; did you mean '{near}'?" if near else ""
-            return f"the metric '{name}' has no option '{option}'{hint} (known: {', '.join(info.options) or 'none'})"
+            return f"{name}: {unknown_name('option', option, info.options)}"
     return None
 
 

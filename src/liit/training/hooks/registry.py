@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from liit.errors import InputError
+from liit.errors import InputError, unknown_name
 from liit.plugins import load_plugins
-from liit.selection.registry import unknown
 from liit.training.hooks.base import TrainingHook
 
 ENTRY_POINTS = "liit.hooks"
@@ -98,7 +97,7 @@ def find_hook(name: str) -> HookInfo:
         return _hooks[name]
     known = hooks()
     if name not in known:
-        raise InputError(unknown("hook", name, known))
+        raise InputError(unknown_name("hook", name, known))
     return known[name]
 
 
@@ -111,7 +110,7 @@ def make_hook(name: str, options: Mapping[str, Any]) -> TrainingHook:
     info = find_hook(name)
     for option in options:
         if option not in info.options:
-            raise InputError(f"{name}: {unknown('option', option, info.options)}")
+            raise InputError(f"{name}: {unknown_name('option', option, info.options)}")
     try:
         hook = info.hook(**options)
     except InputError as error:
