@@ -10,10 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that tests find tiny_vlm.py, whose fixtures all of them may use
 pytest_plugins = ["tiny_vlm"]
+
+# A test must not fail because the machine is busy.
+settings.register_profile("liit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("liit")
 
 MakeImage = Callable[..., Path]
 MakeDataset = Callable[..., Path]

@@ -50,7 +50,9 @@ def test_rescaling_a_score_never_changes_the_expert(make_features: Callable[...,
             assert [c["expert"] for c in found] == expected
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     seed=st.integers(0, 10**6),
     name=st.sampled_from(built_in_experts()),
