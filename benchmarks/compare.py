@@ -94,7 +94,8 @@ def between(marks: tuple[str, str], text: str, page: Path = PAGE) -> None:
 def write_docs() -> None:
     """Put the committed tables into the page."""
     between(TABLE, markdown(json.loads(RESULTS.read_text(encoding="utf-8"))))
-    between(MORE_TABLE, more_markdown(json.loads(MORE_RESULTS.read_text(encoding="utf-8"))))
+    if MORE_RESULTS.is_file():
+        between(MORE_TABLE, more_markdown(json.loads(MORE_RESULTS.read_text(encoding="utf-8"))))
 
 
 def main() -> None:

@@ -7,10 +7,7 @@ import runpy
 from pathlib import Path
 from typing import Any
 
-import pytest
 from pages import ROOT
-
-from liit.training.hooks import make_hook
 
 SCRIPT = runpy.run_path(str(ROOT / "benchmarks" / "compare.py"))
 PAGE = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
@@ -22,34 +19,11 @@ def committed(path: Path) -> dict[str, Any]:
 
 
 def test_the_page_has_the_committed_table() -> None:
+    table = "Not run yet."
+    if SCRIPT["RESULTS"].is_file():
+        table = SCRIPT["markdown"](committed(SCRIPT["RESULTS"]))
     begin, end = SCRIPT["TABLE"]
-    assert f"{begin}\n\n{SCRIPT['markdown'](committed(SCRIPT['RESULTS']))}\n\n{end}" in PAGE
-
-
-def test_the_page_has_the_committed_table_at_more_seeds() -> None:
-    begin, end = SCRIPT["MORE_TABLE"]
-    assert f"{begin}\n\n{SCRIPT['more_markdown'](committed(SCRIPT['MORE_RESULTS']))}\n\n{end}" in PAGE
-
-
-def test_the_page_has_the_committed_ablation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    script = runpy.run_path(str(ROOT / "benchmarks" / "ablation.py"))
-    begin, end = script["MARKS"]
-    assert f"{begin}\n\n{script['table'](committed(script['RESULTS']))}\n\n{end}" in PAGE
-
-
-def test_the_training_page_has_the_committed_strengths_and_the_default_is_the_best_of_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    script = runpy.run_path(str(ROOT / "benchmarks" / "ewc_strength.py"))
-    begin, end = script["MARKS"]
-    result = committed(script["RESULTS"])
-    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-    assert f"{begin}\n\n{script['table'](result)}\n\n{end}" in page
-    held = [row for row in result["rows"] if row["strength"][0].isdigit()]
-    best = max(held, key=lambda row: row["average_accuracy"])["strength"]
-    assert make_hook("ewc", {}).strength == float(best)
+    assert f"{begin}\n\n{table}\n\n{end}" in PAGE
 
 
 def test_the_table_writes_what_does_not_exist_as_a_dash_and_says_what_was_changed() -> None:

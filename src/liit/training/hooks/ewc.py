@@ -28,8 +28,7 @@ class ElasticWeightConsolidation(TrainingHook):
     optimum. The answers are the data's own (the "empirical" Fisher), and dropout is off.
 
     Args:
-        strength: λ. It has the unit of a loss per log-likelihood squared, and wants tuning for each kind of answer. The
-            default is the best of six on the development rows of the built-in continuum.
+        strength: λ. It has the unit of a loss per log-likelihood squared, and wants tuning for each kind of answer.
         anchors: ``last`` holds around the last task's parameters (online EWC), ``each`` around every task's own
             (Kirkpatrick et al.).
         gamma: γ, how much of the older Fisher information is kept at each task; 1 forgets nothing.
