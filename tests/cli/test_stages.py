@@ -238,7 +238,7 @@ REFUSED = [
     (["select", "random", "--pool", "pool", "--budget", "5", "--out", "x", "--option", "k"], "expected name=value"),
     (["select", "random", "--pool", "pool", "--budget", "5", "--out", "x", "--option", "k=3"], "unknown option 'k'"),
     (["select", "random", "--pool", "pool", "--budget", "5", "--out", "x", "--option", "k=["], "--option k=["),
-    (["select", "random", "--pool", "pool", "--budget", "5", "--out", "x", "--to", "csv"], "'csv' is not known"),
+    (["select", "random", "--pool", "pool", "--budget", "5", "--out", "x", "--to", "csv"], "unknown format 'csv'"),
     (["select", "random", "--pool", "pool", "--budget", "5", "--out", "x", "--write", "no/a.json"], "no folder"),
     (["prune", "--pool", "pool", "--features", "features", "--labels", "no", "--keep", "5", "--out", "x"], "labels: "),
     (["prune", "--pool", "pool", "--features", "features", "--labels", "c", "--keep", "5", "--out", "x"], "labels: "),

@@ -14,7 +14,8 @@ from liit.selection.blocks import product
 from liit.selection import select, spherical_kmeans
 
 rng = np.random.default_rng(0)
-for n, m, d in ((300, 300, 700), (600, 30, 700), (100, 100, 64), (40, 9, 3000)):  # plain ones depend on it, in part
+# plain ones depend on it, in part
+for n, m, d in ((300, 300, 700), (600, 30, 700), (30, 600, 700), (100, 100, 64), (40, 9, 3000)):
     for dtype in (np.float32, np.float64):
         a, b = (rng.normal(size=(rows, d)).astype(dtype) for rows in (n, m))
         print(hashlib.sha256(product(a, b).tobytes()).hexdigest())

@@ -7,26 +7,32 @@ so memory is bounded by the block and not by the matrix.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from threading import Lock
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from liit.errors import InputError
 from liit.selection.arrays import AnyArray, Bools, Floats, Ints, Singles
 
 BLOCK_BYTES = 16 << 20
 
-# How a BLAS library adds up a product depends on the number of threads in two ways. It splits a deep inner dimension
-# into runs; float32 products no deeper than this are never split (checked for OpenBLAS, 1 to 3 threads). And it cuts
-# the output into parts, one for each thread, and float64 kernels treat the edges of a part otherwise than its middle;
-# but OpenBLAS gives products below 2**18 multiplications to one thread, so float64 is done in tiles of that size.
-_DEPTH_SINGLE = 256
+# How a BLAS library adds up a product depends on the number of threads: it splits a deep inner dimension into runs, and
+# it cuts the output into parts, one for each thread, whose edges many kernels add up otherwise than the middle (in
+# float32 those of processors without AVX-512 do). So liit cuts the output itself, always in the same places, and lets
+# BLAS use one thread for each part. OpenBLAS gives products below 2**18 multiplications to one thread anyway: float64
+# is done in tiles of that size.
+_ROWS_SINGLE = 256
 _TILE_ROWS, _TILE_COLUMNS, _TILE_DEPTH = 64, 31, 128
+_alone = Lock()
 
 
 def product(a: AnyArray, b: AnyArray) -> AnyArray:
     """Compute a @ b.T with the same bits for any number of BLAS threads.
 
-    float32 products use all threads, float64 ones a single thread.
+    float32 products use as many threads as BLAS would, float64 ones a single thread.
 
     Args:
         a: float32 or float64 [n, d].
@@ -35,12 +41,36 @@ def product(a: AnyArray, b: AnyArray) -> AnyArray:
     Returns:
         [n, m].
     """
-    if a.dtype != np.float32:
-        return _in_tiles(a, b) if len(a) >= len(b) else _in_tiles(b, a).T
-    out: AnyArray = a[:, :_DEPTH_SINGLE] @ b[:, :_DEPTH_SINGLE].T
-    for start in range(_DEPTH_SINGLE, a.shape[1], _DEPTH_SINGLE):
-        out += a[:, start : start + _DEPTH_SINGLE] @ b[:, start : start + _DEPTH_SINGLE].T
+    if len(a) < len(b):
+        return product(b, a).T
+    return _in_rows(a, b) if a.dtype == np.float32 else _in_tiles(a, b)
+
+
+def _in_rows(a: AnyArray, b: AnyArray) -> Singles:
+    out = np.empty((len(a), len(b)), dtype=np.float32)
+
+    def fill(start: int) -> None:
+        part = slice(start, start + _ROWS_SINGLE)
+        np.matmul(a[part], b.T, out=out[part])
+
+    starts = range(0, len(a), _ROWS_SINGLE)
+    blas = _blas()
+    with _alone:  # the limit is the process's, not the thread's
+        threads = min(len(starts), max((library["num_threads"] for library in blas.info()), default=1))
+        with blas.limit(limits=1):
+            if threads <= 1:
+                for start in starts:
+                    fill(start)
+            else:
+                with ThreadPoolExecutor(threads, "liit-product") as workers:
+                    list(workers.map(fill, starts))
     return out
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """The BLAS libraries of this process; empty where their threads cannot be set (Accelerate)."""
+    return ThreadpoolController().select(user_api="blas")
 
 
 def _in_tiles(a: AnyArray, b: AnyArray) -> Floats:
