@@ -102,8 +102,10 @@ def test_a_meter_tells_own_memory_from_mapped_files_shard_by_shard(tmp_path: Pat
     file.write_bytes(bytes(64 << 20))
     meter = extraction_memory.Meter(shard_rows=10)
     meter.look(5)
-    held = mmap.mmap(-1, 64 << 20)  # of nobody else: an allocator may hand out pages that were resident before
-    held.write(bytes(range(256)) * (64 << 12))
+    # Not an array: an allocator may hand out pages that were resident before.
+    held = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    for page in range(0, 64 << 20, mmap.PAGESIZE):
+        held[page] = 1
     meter.look(5)
     mapped = np.memmap(file, mode="r")
     assert mapped.sum() == 0
