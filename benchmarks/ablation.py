@@ -10,19 +10,18 @@ they are complete. Writes ``benchmarks/results/ablation.json``.
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
-from compare import PAGE, between, numbers
+from compare import PAGE, between, lines_of, options
 
 from liit import compare
-from liit.config import MethodSettings, load_config
+from liit.config import Continuum, MethodSettings, load_config
 from liit.demo.continuum import cached_continuum
 from liit.lifelong.rundir import finite
 from liit.lifelong.workbench import cache_directory
-from liit.report.seeds import COSTS, QUALITY, RETENTION, difference, shown
+from liit.report.seeds import COSTS, QUALITY, RETENTION
 
 RESULTS = Path(__file__).parent / "results" / "ablation.json"
 MARKS = "<!-- table of benchmarks/ablation.py -->", "<!-- end of the ablation -->"
@@ -46,16 +45,21 @@ WORDS = {
 COLUMNS = ("average_accuracy", "rare_accuracy", "forgetting_max", "select_flops", "train_flops")
 
 
+def with_parts(continuum: Continuum) -> Continuum:
+    """The continuum with a method for each part."""
+    methods = {
+        name: MethodSettings.model_validate({"selector": selector, "options": given})
+        for name, (selector, given) in PARTS.items()
+    }
+    return continuum.model_copy(update={"methods": methods})
+
+
 def table(result: dict[str, Any]) -> str:
     """The table as the page shows it."""
     columns = [column for column in (*QUALITY, *RETENTION, *COSTS) if column.key in COLUMNS]
-    titles = ["what is in it", *(column.title for column in columns), "difference to random [95 %]"]
-    rows = {row["label"]: numbers(row) for row in result["rows"]}
-    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    for label, words in WORDS.items():
-        cells = [words, *(shown(rows[label], column) for column in columns), difference(rows[label], "versus_random")]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rows = {row["label"]: row for row in result["rows"]}
+    named = [rows[label] | {"label": words} for label, words in WORDS.items()]
+    return lines_of(named, columns, {"versus_random": "difference to random [95 %]"}, "what is in it")
 
 
 def write_docs() -> None:
@@ -64,20 +68,13 @@ def write_docs() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = options(__doc__, "runs/benchmark-compare", PAGE)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int)
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmark-compare"))
-    parser.add_argument("--write-docs", action="store_true", help="only put the committed table into docs/compare.md")
     arguments = parser.parse_args()
     if arguments.write_docs:
         write_docs()
         return
-    defined = {
-        name: MethodSettings.model_validate({"selector": selector, "options": options})
-        for name, (selector, options) in PARTS.items()
-    }
-    continuum = load_config(cached_continuum(cache_directory())).model_copy(update={"methods": defined})
+    continuum = with_parts(load_config(cached_continuum(cache_directory())))
     names = [name for name in WORDS if name != "replay"]
     found = compare(
         continuum, names, arguments.seeds, arguments.out, jobs=arguments.jobs, reference=False, equal_compute=False,

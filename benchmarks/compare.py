@@ -1,6 +1,7 @@
 """Every method on the built-in continuum at several seeds, with equal budgets and with equal compute.
 
     python benchmarks/compare.py [--methods a,b,c] [--seeds 3] [--jobs N] [--set key=value] [--out DIR]
+                                 [--no-equal-compute]
     python benchmarks/compare.py --more-seeds 8      our variant and random choice only, at more seeds
     python benchmarks/compare.py --write-docs        the tables in docs/compare.md, from the committed JSON
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from liit.lifelong.parallel import cores
 from liit.lifelong.rundir import finite
 from liit.lifelong.workbench import cache_directory
 from liit.report.seeds import COSTS, EQUAL, QUALITY, RETENTION, difference, shown
+from liit.report.summary import Column
 from liit.report.verdict_seeds import verdict_over_seeds
 
 RESULTS = Path(__file__).parent / "results" / "compare.json"
@@ -34,7 +37,7 @@ MORE_METHOD = "adapt-inf-embedding"
 MORE_COLUMNS = ("average_accuracy", "rare_accuracy", "forgetting_max")
 METHODS = (
     "adapt-inf", "adapt-inf-embedding", "lite-adapt-inf", "lite-adapt-inf-embedding",
-    "rds-plus", "gist", "scalselect",
+    "rds-plus", "gist", "scalselect", "coincide",
     "sequential", "half-replay", "dgg", "dgg+adapt-inf", "ewc",
 )  # fmt: skip
 SECONDS = {"select_seconds", "train_seconds", "evaluate_seconds"}
@@ -54,15 +57,7 @@ def markdown(result: dict[str, Any]) -> str:
         versus["versus_equal"] = f"difference to random with the compute of {donor} [95 %]"
     quality = [column for column in QUALITY if column is not EQUAL or donor is not None]
     costs = [column for column in COSTS if column.key not in SECONDS]
-    parts = []
-    for columns, differences in ((quality, versus), (RETENTION, {}), (costs, {})):
-        titles = ["method", *(column.title for column in columns), *differences.values()]
-        lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-        for row in map(numbers, result["rows"]):
-            cells = [f"{row['label']}", *(shown(row, column) for column in columns)]
-            cells += [difference(row, key) for key in differences]
-            lines.append(f"| {' | '.join(cells)} |")
-        parts.append("\n".join(lines))
+    parts = [lines_of(result["rows"], *part) for part in ((quality, versus), (RETENTION, {}), (costs, {}))]
     seeds, budget = len(result["seeds"]), f"{result['budget']:,}"
     settings = ", ".join(result["settings"]) or "none"
     head = f"Continuum `{result['continuum']}`, {budget} samples per step, {seeds} seeds; settings changed: {settings}."
@@ -73,12 +68,37 @@ def markdown(result: dict[str, Any]) -> str:
 def more_markdown(result: dict[str, Any]) -> str:
     """The table of the comparison at more seeds."""
     columns = [column for column in (*QUALITY, *RETENTION) if column.key in MORE_COLUMNS]
-    titles = ["method", *(column.title for column in columns), "difference to random [95 %]"]
+    table = lines_of(result["rows"], columns, {"versus_random": "difference to random [95 %]"})
+    return f"{len(result['seeds'])} seeds:\n\n{table}"
+
+
+def lines_of(
+    rows: Sequence[dict[str, Any]], columns: Sequence[Column], differences: Mapping[str, str], title: str = "method"
+) -> str:
+    """A table in Markdown.
+
+    Args:
+        rows: of the JSON.
+        columns: numbers with their spread over seeds.
+        differences: titles of differences with their intervals, by key.
+        title: of the first column, which has the rows' labels.
+    """
+    titles = [title, *(column.title for column in columns), *differences.values()]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    for row in map(numbers, result["rows"]):
-        cells = [f"{row['label']}", *(shown(row, column) for column in columns), difference(row, "versus_random")]
+    for row in map(numbers, rows):
+        cells = [row["label"], *(shown(row, column) for column in columns)]
+        cells += [difference(row, key) for key in differences]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([f"{len(result['seeds'])} seeds:", "", *lines])
+    return "\n".join(lines)
+
+
+def options(doc: str | None, out: str, page: Path) -> argparse.ArgumentParser:
+    """The options that all scripts around `liit compare` have."""
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    parser.add_argument("--jobs", type=int, help="runs side by side")
+    parser.add_argument("--out", type=Path, default=Path(out), help="directory of the runs")
+    parser.add_argument("--write-docs", action="store_true", help=f"only put what is committed into docs/{page.name}")
+    return parser
 
 
 def between(marks: tuple[str, str], text: str, page: Path = PAGE) -> None:
@@ -99,14 +119,12 @@ def write_docs() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = options(__doc__, "runs/benchmark-compare", PAGE)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int)
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmark-compare"))
+    parser.add_argument("--no-equal-compute", action="store_true", help="leave out the runs with equal compute")
     parser.add_argument("--more-seeds", type=int, help=f"only {MORE_METHOD} and random choice, at so many seeds")
-    parser.add_argument("--write-docs", action="store_true", help="only put the committed tables into docs/compare.md")
     arguments = parser.parse_args()
     if arguments.write_docs:
         write_docs()
@@ -116,7 +134,8 @@ def main() -> None:
     path = cached_continuum(cache_directory())
     found = compare(
         path, names, arguments.more_seeds if more else arguments.seeds, arguments.out, overrides=arguments.settings,
-        jobs=arguments.jobs, reference=not more, equal_compute=not more, show=lambda line: print(line, flush=True),
+        jobs=arguments.jobs, reference=not more, equal_compute=not (more or arguments.no_equal_compute),
+        show=lambda line: print(line, flush=True),
     )  # fmt: skip
     machine = {"cores": cores(), "machine": platform.machine(), "settings": arguments.settings}
     result = {**machine, **found.result, "verdict": verdict_over_seeds(found.table)}

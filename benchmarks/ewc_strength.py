@@ -11,12 +11,11 @@ a penalty, and random replay stand beside it. One seed; about ten minutes on two
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
-from compare import between
+from compare import between, options
 
 from liit import compare
 from liit.config import Continuum, MethodSettings, load_config
@@ -74,11 +73,8 @@ def write_docs() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = options(__doc__, "runs/benchmark-ewc", PAGE)
     parser.add_argument("--strengths", default="1,100,1000,1e4,1e6")
-    parser.add_argument("--jobs", type=int)
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmark-ewc"))
-    parser.add_argument("--write-docs", action="store_true", help="only put the committed table into docs/training.md")
     arguments = parser.parse_args()
     if arguments.write_docs:
         write_docs()
