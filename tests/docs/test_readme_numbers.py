@@ -36,6 +36,21 @@ def test_the_words_below_the_table_say_what_it_says() -> None:
     assert f"loses {lost[0]} of what was learnt, random replay {lost[1]}" in README
 
 
+def test_what_three_seeds_say_is_what_the_comparison_says() -> None:
+    compared = json.loads((ROOT / "benchmarks" / "results" / "compare.json").read_text(encoding="utf-8"))
+    assert len(compared["seeds"]) == 3
+    adapt, ours = (
+        next(row for row in compared["rows"] if row["label"] == label)
+        for label in ("adapt-inf", "lite-adapt-inf-embedding")
+    )
+    told = f"{ours['versus_random']:+.3f} with an interval of {interval(ours)}".replace("-", "−")
+    assert f"its difference to random replay is {told}, so it is not shown to be better than chance" in README
+    assert ours["versus_random_low"] <= 0
+    below = f"{adapt['versus_random']:+.3f} ({interval(adapt)})".replace("-", "−")
+    assert f"as published stays below, {below}" in README
+    assert adapt["versus_random_high"] < 0
+
+
 def interval(row: dict[str, Any]) -> str:
     """The interval of the difference to random as the README writes it."""
     return f"{row['versus_random_low']:+.3f} to {row['versus_random_high']:+.3f}".replace("-", "−")
