@@ -7,7 +7,10 @@ import runpy
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pages import ROOT
+
+from liit.training.hooks import make_hook
 
 SCRIPT = runpy.run_path(str(ROOT / "benchmarks" / "compare.py"))
 PAGE = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
@@ -24,6 +27,21 @@ def test_the_page_has_the_committed_table() -> None:
         table = SCRIPT["markdown"](committed(SCRIPT["RESULTS"]))
     begin, end = SCRIPT["TABLE"]
     assert f"{begin}\n\n{table}\n\n{end}" in PAGE
+
+
+def test_the_training_page_has_the_committed_strengths_and_the_default_forgets_least_of_the_best(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    script = runpy.run_path(str(ROOT / "benchmarks" / "ewc_strength.py"))
+    begin, end = script["MARKS"]
+    result = committed(script["RESULTS"])
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    assert f"{begin}\n\n{script['table'](result)}\n\n{end}" in page
+    held = [row for row in result["rows"] if row["strength"][0].isdigit()]
+    top = max(row["average_accuracy"] for row in held)
+    good = [row for row in held if row["average_accuracy"] > top - 0.02]
+    assert make_hook("ewc", {}).strength == float(min(good, key=lambda row: row["forgetting_max"])["strength"])
 
 
 def test_the_table_writes_what_does_not_exist_as_a_dash_and_says_what_was_changed() -> None:

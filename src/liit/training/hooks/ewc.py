@@ -28,7 +28,8 @@ class ElasticWeightConsolidation(TrainingHook):
     optimum. The answers are the data's own (the "empirical" Fisher), and dropout is off.
 
     Args:
-        strength: λ. It has the unit of a loss per log-likelihood squared, and wants tuning for each kind of answer.
+        strength: λ. It has the unit of a loss per log-likelihood squared, and wants tuning for each kind of answer; the
+            default is that of the built-in continuum, from development rows (``benchmarks/ewc_strength.py``).
         anchors: ``last`` holds around the last task's parameters (online EWC), ``each`` around every task's own
             (Kirkpatrick et al.).
         gamma: γ, how much of the older Fisher information is kept at each task; 1 forgets nothing.
