@@ -2,7 +2,7 @@
 
     python benchmarks/approximations.py                       every setting on the demo's third step
     python benchmarks/approximations.py --only rescore-25     one of them, beside exact scoring
-    python benchmarks/approximations.py --gain rescore-25     a whole adapt-inf run with a setting (or with `exact`)
+    python benchmarks/approximations.py --gain rescore-25     a whole run with a setting or with `exact`, of one --seed
     python benchmarks/approximations.py --write-docs          the tables into docs/extraction.md
 
 Two steps of adapt-inf are run on the built-in continuum; then the pool of the third, with the checkpoint after the

@@ -61,3 +61,15 @@ def test_selections_are_compared_by_rows_skills_and_clusters(tmp_path: Path) -> 
     assert approximations.selections(other, one) == {
         "overlap": 0.5, "moved_between_skills": 0.25, "clusters_ami": 1.0,
     }  # fmt: skip
+
+
+def test_gains_are_means_over_seeds_beside_exact_scoring_at_the_same_seeds() -> None:
+    def runs(*accuracies: float, seconds: float) -> dict[str, Any]:
+        return {str(i): {"average_accuracy": one, "cpu_seconds": seconds} for i, one in enumerate(accuracies)}
+
+    gain = {"exact": runs(0.3, 0.4, 0.5, seconds=100.0), "rescore-10": runs(0.3, 0.3, seconds=50.0)}
+    text = approximations_table.gains({"gain": gain, "settings": RESULTS["settings"]})
+    assert text.splitlines()[2:] == [
+        "| every row, exactly | 3 | 0.400 ± 0.100 |  | 1.00 |",
+        "| `rescore: {share: 0.1}` | 2 | 0.300 ± 0.000 | −0.050 ± 0.071 | 0.50 |",
+    ]
