@@ -43,7 +43,7 @@ PARTS: dict[str, Callable[[Subject, int, int], dict[str, Any]]] = {
     "arithmetic": run_arithmetic,
 }
 ROWS = {"demo": 96, "middle": 48, "large": 48, "toy": 6}
-OTHER_ROWS = {"memory": 4096, "scaling": 1024, "fidelity": 256, "counts": 96}
+OTHER_ROWS = {"memory": 8192, "scaling": 1024, "fidelity": 256, "counts": 96}
 TABLE_PARTS = (
     ("features", "demo"),
     ("features", "middle"),

@@ -122,7 +122,8 @@ def _flat(parts: Parts) -> tuple[str, str, str, str] | None:
     if not found["shards"]:
         return "growth of resident memory for 1024 samples", "flat", "not measured", "not measured"
     last = found["shards"][-1]
-    title = f"resident in shard {len(found['shards'])} of {found['shard_rows']} samples: own, mapped; growth per 1024"
+    shard = f"shard {len(found['shards'])} of {found['shard_rows']} samples"
+    title = f"resident in {shard}: own, mapped; growth per 1024 over the later half"
     measured = f"{last['own_mb']:.0f} MB, {last['mapped_mb']:.0f} MB; {found['growth_mb_per_1024']:+.1f} MB"
     return title, "flat", measured, "flat" if is_flat(found) else "**no**"
 

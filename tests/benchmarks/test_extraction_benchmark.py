@@ -91,7 +91,7 @@ def test_memory_is_measured_by_shards_above_the_loaded_model(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     found = extraction_memory.run_memory(subject, 16, 1)
-    assert len(found["shards"]) == 4
+    assert len(found["shards"]) == extraction_memory.SHARDS
     assert all(shard["peak_mb"] > 0 for shard in found["shards"])
     assert found["official_mb"] > 0
     assert found["worst_mb"] < 500
@@ -150,6 +150,8 @@ def memory_part(own: list[float], mapped: list[float]) -> dict[str, Any]:
         ([200, 203, 206, 209], [80, 80, 80, 80], "flat"),  # one per cent of the peak each
         ([200, 203, 206, 210], [80, 80, 80, 80], "**no**"),
         ([200, 200, 200, 200], [80, 90, 100, 110], "**no**"),
+        ([100, 205, 205, 205], [60, 80, 80, 80], "flat"),  # what fills once and is kept is no growth
+        ([200, 200, 200, 200, 203, 206, 209, 213], [80] * 8, "**no**"),
     ],
 )
 def test_memory_is_called_flat_only_up_to_one_per_cent_of_the_peak_per_1024_rows(
@@ -168,7 +170,7 @@ def test_memory_that_was_not_measured_by_shards_is_not_called_flat() -> None:
 
 
 def test_growth_is_for_1024_rows_whatever_a_shard_is() -> None:
-    shards = [{"own_mb": own, "mapped_mb": 0.0, "peak_mb": own} for own in (10.0, 99.0, 14.0)]
+    shards = [{"own_mb": own, "mapped_mb": 0.0, "peak_mb": own} for own in (1.0, 10.0, 99.0, 14.0)]
     assert extraction_memory.growth(shards, 1024) == 2.0
     assert extraction_memory.growth(shards, 512) == 4.0
 
