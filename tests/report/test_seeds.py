@@ -75,6 +75,25 @@ def test_a_run_at_equal_compute_is_a_column_of_its_method(groups: dict[str, list
     assert "at equal compute" in to_text(found)
 
 
+def test_a_method_with_less_compute_than_random_choice_then_had_is_not_called_equal(
+    groups: dict[str, list[Path]],
+) -> None:
+    more = {**groups, "cheap": groups["adapt-inf"], "replay@equal-compute": groups["adapt-inf"]}
+    found = seed_table(more, baseline="replay", equal={"replay": "replay@equal-compute"}, donor="adapt-inf")
+    totals = {"adapt-inf": 10.0, "cheap": 6.0, "replay@equal-compute": 10.1}
+    rows = [
+        {**row, "select_flops": 1.0, "total_flops": totals[row["label"]]} if row["label"] in totals else row
+        for row in found.rows
+    ]
+    said = verdict_over_seeds(replace(found, rows=rows))
+    assert (
+        "Not told apart from random replay at equal compute, the interval includes zero: adapt-inf +0.000 "
+        in " ".join(said)
+    )
+    (cheaper,) = [sentence for sentence in said if "less compute in all" in sentence]
+    assert cheaper.endswith("cheap 59 % +0.000 [+0.000, +0.000].")
+
+
 def test_text_and_csv_say_the_same_as_the_rows(table: SeedTable) -> None:
     lines = to_text(table).splitlines()
     row = table.row("adapt-inf")

@@ -12,7 +12,6 @@ import json
 import math
 import os
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +24,7 @@ import liit
 from liit.config import Continuum, config_sha256, dump_config, load_config
 from liit.data.lance_files import sync_file
 from liit.errors import InputError
+from liit.lifelong.spent import forget_spent, spent_on
 
 FORMAT = 1
 
@@ -78,6 +78,7 @@ class RunDirectory:
         state = {**self._state, "stages": [*self._state["stages"], {"step": step, "stage": stage, **facts}]}
         write_json(self.path / "run.json", state)
         self._state = state
+        forget_spent(self.path)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -93,6 +94,8 @@ class RunDirectory:
             try:
                 self._state = self._read()  # another process may have gone on with the run since
                 self._describe()
+                if spent_on(self.path) in self.stages:  # killed right after the stage was listed
+                    forget_spent(self.path)
                 yield
             except InputError:
                 if fresh and not self._state["stages"]:
@@ -276,12 +279,3 @@ def new_directory(path: Path) -> Iterator[Path]:
             sync_file(file)
     shutil.rmtree(path, ignore_errors=True)
     part.rename(path)
-
-
-@contextmanager
-def stopwatch() -> Iterator[dict[str, float]]:
-    """Measure the seconds of a block."""
-    result = {"seconds": 0.0}
-    start = time.perf_counter()
-    yield result
-    result["seconds"] = time.perf_counter() - start

@@ -21,7 +21,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,8 @@ from liit.features.store import open_tables
 from liit.features.table import CONTENT, FeatureTable
 from liit.lifelong import stages
 from liit.lifelong.cost import FlopCounter
-from liit.lifelong.rundir import new_directory, stopwatch, write_json
+from liit.lifelong.rundir import new_directory, write_json
+from liit.lifelong.spent import Spent
 from liit.lifelong.stages import Facts, Progress
 from liit.model.fingerprint import hash_file, hash_settings
 
@@ -61,7 +62,7 @@ class Done:
 
     Attributes:
         facts: for ``run.json``.
-        seconds: that it takes; of a stage taken over, those of the run that did it.
+        seconds: that it takes, earlier sittings included; of a stage taken over, those of the run that did it.
         flops: operations, of the stages that count them.
         shared: the run that it was taken over from, such as ``adapt-inf/seed-0``.
     """
@@ -102,7 +103,7 @@ class Sharing:
                 if done.shared is not None:
                     self.loop.reporter.note(f"taken over from {done.shared}, {done.seconds:.1f} s")
                 return done
-        return measured(name, lambda: work(progress))
+        return self._measured(number, name, work, progress)
 
     def _shared(
         self,
@@ -122,7 +123,7 @@ class Sharing:
                 _copy(entry / output, folder / output)
             shutil.rmtree(folder / "adapter.training", ignore_errors=True)  # where a training of its own had come to
             return found
-        done = measured(name, lambda: work(progress))
+        done = self._measured(number, name, work, progress)
         with new_directory(entry) as part:
             for output in OUTPUTS[name]:
                 _copy(folder / output, part / output)
@@ -134,16 +135,37 @@ class Sharing:
         found = self._found(entry, inputs)
         if found is None:
             samples, names = loop.candidates(number), inputs["columns"]
-            found = measured(
-                "extract",
-                lambda: stages.extract_step(loop.bench, None, samples, names, entry / "features", progress),
-            )
+
+            def extract(progress: Progress) -> Facts:
+                return stages.extract_step(loop.bench, None, samples, names, entry / "features", progress)
+
+            found = self._measured(number, "extract", extract, progress, "extract for all")
             self._describe(entry, inputs, found)
         if not open_tables(out):
             with new_directory(out) as part:
                 copy_columns(entry / "features", part, loop.method.columns(loop.continuum))
-        own = measured("extract", lambda: work(lambda _: None))  # looks at the keys, and scores the queries if any
+        own = self._measured(number, "extract", work, lambda _: None)  # looks at the keys; scores the queries, if any
         return Done(own.facts, found.seconds + own.seconds, (found.flops or 0) + (own.flops or 0), found.shared)
+
+    def _measured(self, number: int, name: str, work: Work, progress: Progress, account: str | None = None) -> Done:
+        """Do a stage, measure its time, and count its operations where they are of interest.
+
+        What sittings that were cut off had taken is part of it.
+        """
+        spent = Spent(self.loop.directory.path, number, account or name)
+        counter = FlopCounter()
+
+        def noted(units: int) -> None:
+            progress(units)
+            spent.note(counter.total)
+
+        try:
+            with counter if name in COUNTED else nullcontext():
+                facts = work(noted)
+        finally:
+            spent.note(counter.total, at_once=True)
+        seconds, flops = spent.total(counter.total)
+        return Done(facts, seconds, flops if name in COUNTED else None)
 
     def _found(self, entry: Path, inputs: Mapping[str, Any]) -> Done | None:
         """What another run has done, or this one before it was stopped."""
@@ -216,18 +238,6 @@ class Sharing:
             "columns": list(check_features([name for other in mates for name in other])),
             "rows": _rows(loop.candidates(number)),
         }
-
-
-def measured(name: str, work: Callable[[], Facts]) -> Done:
-    """Do a stage, measure its time, and count its operations where they are of interest."""
-    with stopwatch() as watch:
-        if name not in COUNTED:
-            facts, flops = work(), None
-        else:
-            with FlopCounter() as counter:
-                facts = work()
-            flops = counter.total
-    return Done(facts, watch["seconds"], flops)
 
 
 def same_passes(one: Sequence[str], other: Sequence[str], settings: FeatureSettings, layers: int) -> bool:

@@ -85,9 +85,21 @@ def _equal(rows: Sequence[Row], table: SeedTable) -> list[str]:
     spent = min(row["total_flops"] / whole for row in enlarged) if whole > 0 else math.nan
     if spent < ENOUGH:
         sentences.append(f"Not all of it could be spent, but {100 * spent:.0f} %: at some steps the pool has no more.")
-    selecting = [row for row in rows if row["select_flops"] > 0]
-    if any(not math.isnan(row["versus_equal"]) for row in selecting):
-        sentences += _against(selecting, "versus_equal", "random replay at equal compute", table)[:3]
+    spending = min(row["total_flops"] for row in enlarged)
+    selecting = [row for row in rows if row["select_flops"] > 0 and not math.isnan(row["versus_equal"])]
+    equal = [row for row in selecting if row["total_flops"] >= ENOUGH * spending]
+    cheaper = [row for row in selecting if row not in equal]
+    if equal:
+        sentences += _against(equal, "versus_equal", "random replay at equal compute", table)[:3]
+    if cheaper:
+        shares = ", ".join(
+            f"{row['label']} {100 * row['total_flops'] / spending:.0f} % {difference(row, 'versus_equal')}"
+            for row in sorted(cheaper, key=lambda row: -row["versus_equal"])
+        )
+        sentences.append(
+            f"The others that select had less compute in all than random choice then had, so this is no equal "
+            f"comparison (their share of it, and the difference): {shares}."
+        )
     return sentences
 
 
