@@ -57,12 +57,13 @@ def changes(results: dict[str, Any]) -> str:
 
 def gains(results: dict[str, Any]) -> str:
     """Accuracy of whole runs over seeds, beside those with exact scoring at the same seeds."""
-    found = results.get("gain")
-    if not found:
-        return ""
-    exact, rows = found["exact"], []
-    for name, runs in found.items():
+    found = results.get("gain", {})
+    exact, rows = found.get("exact", {}), []
+    for name in (name for name in results["settings"] if name in found):
+        runs = found[name]
         seeds = sorted(set(runs) & set(exact))
+        if not seeds:
+            continue
         accuracy = _mean_and_deviation([runs[seed]["average_accuracy"] for seed in seeds])
         gained = [runs[seed]["average_accuracy"] - exact[seed]["average_accuracy"] for seed in seeds]
         taken, whole = (sum(side[seed]["cpu_seconds"] for seed in seeds) for side in (runs, exact))
@@ -73,7 +74,7 @@ def gains(results: dict[str, Any]) -> str:
         "a whole run of adapt-inf", "seeds", "average accuracy at the end", "difference to exact, seed by seed",
         "CPU time of the run, exact = 1",
     )  # fmt: skip
-    return _table(head, rows)
+    return _table(head, rows) if rows else ""
 
 
 def _mean_and_deviation(values: list[float], sign: str = "") -> str:

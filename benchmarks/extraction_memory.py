@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from extraction_speed import DIM, EVERYTHING, SEED, WORK, clear_scratch, liit_extraction, official
 from extraction_subjects import SUBJECTS, Subject
@@ -42,13 +43,13 @@ def run_memory(subject: Subject, rows: int, rounds: int) -> dict[str, Any]:
 
 
 def growth(shards: list[dict[str, float]], shard_rows: int) -> float:
-    """MiB by which resident memory grows for 1024 rows, over the later half of the shards.
+    """MiB by which resident memory grows for 1024 rows: a line through the later half of the shards.
 
     In the earlier half the allocators and table libraries fill their reserves, which they then keep.
     """
-    start = (len(shards) - 1) // 2
-    first, last = (shard["own_mb"] + shard["mapped_mb"] for shard in (shards[start], shards[-1]))
-    return round((last - first) / max(1, len(shards) - 1 - start) * 1024 / shard_rows, 2)
+    later = [shard["own_mb"] + shard["mapped_mb"] for shard in shards[(len(shards) - 1) // 2 :]]
+    slope = np.polyfit(np.arange(len(later)), later, 1)[0] if len(later) > 1 else 0.0
+    return round(float(slope) * 1024 / shard_rows, 2)
 
 
 def _in_a_child(method: str, model: str, rows: int, shard_rows: int) -> list[dict[str, float]]:

@@ -129,7 +129,7 @@ def _flat(parts: Parts) -> tuple[str, str, str, str] | None:
 
 
 def is_flat(found: dict[str, Any]) -> bool:
-    """Whether memory grows from the first shard to the last by no more than rounding."""
+    """Whether memory grows over the later half of the shards by no more than rounding."""
     return bool(found["growth_mb_per_1024"] <= FLAT * found["worst_mb"])
 
 

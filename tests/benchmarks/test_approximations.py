@@ -67,9 +67,15 @@ def test_gains_are_means_over_seeds_beside_exact_scoring_at_the_same_seeds() -> 
     def runs(*accuracies: float, seconds: float) -> dict[str, Any]:
         return {str(i): {"average_accuracy": one, "cpu_seconds": seconds} for i, one in enumerate(accuracies)}
 
-    gain = {"exact": runs(0.3, 0.4, 0.5, seconds=100.0), "rescore-10": runs(0.3, 0.3, seconds=50.0)}
+    gain = {"rescore-10": runs(0.3, 0.3, seconds=50.0), "exact": runs(0.3, 0.4, 0.5, seconds=100.0)}
     text = approximations_table.gains({"gain": gain, "settings": RESULTS["settings"]})
     assert text.splitlines()[2:] == [
         "| every row, exactly | 3 | 0.400 ± 0.100 |  | 1.00 |",
         "| `rescore: {share: 0.1}` | 2 | 0.300 ± 0.000 | −0.050 ± 0.071 | 0.50 |",
     ]
+
+
+def test_a_gain_without_exact_scoring_at_its_seeds_is_not_shown() -> None:
+    one = {"0": {"average_accuracy": 0.3, "cpu_seconds": 1.0}}
+    for gain in ({}, {"rescore-10": one}, {"rescore-10": one, "exact": {"1": one["0"]}}):
+        assert "rescore" not in approximations_table.gains({"gain": gain, "settings": RESULTS["settings"]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,7 @@ from tiny import BUDGET, differing, here, write_continuum
 
 import liit
 from liit.errors import InputError
-from liit.lifelong import ahead, compare, sharing
+from liit.lifelong import ahead, compare, sharing, stages
 from liit.lifelong.compare_compute import enlarged_budgets, most_expensive, stage_costs
 from liit.lifelong.loop import run
 from liit.lifelong.parallel import Job
@@ -121,6 +122,34 @@ def test_cut_off_while_it_takes_over_it_ends_as_undisturbed(
     assert len(seen) == 2 * (2 + 1 + 2 + 2), "each file and folder that is taken over, before and after"
     assert len(taken(tmp_path / "run")) == 4
     assert differing(tmp_path / "run", alone) == []
+
+
+def test_a_shared_extraction_that_another_run_goes_on_with_costs_what_both_did(
+    compared: compare.Comparison, short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, first, other = tmp_path / "shared", tmp_path / "adapt-inf", tmp_path / "lite"
+    place.mkdir()
+    shutil.copy(compared.out / "shared/columns.json", place)
+    inner = stages.extract_step
+
+    def and_stop(*arguments: Any, **options: Any) -> Any:
+        inner(*arguments, **options)
+        raise PowerCut
+
+    monkeypatch.setattr(stages, "extract_step", and_stop)
+    with pytest.raises(PowerCut):
+        run(short, first, overrides=[EARLY, "method=adapt-inf"], shared=place)
+    monkeypatch.setattr(stages, "extract_step", inner)
+    for method, out in (("lite-adapt-inf", other), ("adapt-inf", first)):
+        run(short, out, overrides=[EARLY, f"method={method}"], shared=place)
+    undisturbed = extraction(compared.out / "runs/adapt-inf/seed-3")
+    assert extraction(first) >= undisturbed
+    assert extraction(other) >= undisturbed
+    assert not list(tmp_path.rglob("*spent.json*"))
+
+
+def extraction(run: Path) -> int:
+    return next(row["flops"] for row in read_timings(run) if row["stage"] == "extract")
 
 
 def test_other_inputs_are_never_taken_over(compared: compare.Comparison, short: Path, tmp_path: Path) -> None:

@@ -75,9 +75,9 @@ def test_a_run_at_equal_compute_is_a_column_of_its_method(groups: dict[str, list
     assert "at equal compute" in to_text(found)
 
 
-def test_a_method_with_less_compute_than_random_choice_then_had_is_not_called_equal(
-    groups: dict[str, list[Path]],
-) -> None:
+@pytest.fixture
+def equal_compute(groups: dict[str, list[Path]]) -> SeedTable:
+    """A method with about the compute of random choice at equal compute, and a cheaper one."""
     more = {**groups, "cheap": groups["adapt-inf"], "replay@equal-compute": groups["adapt-inf"]}
     found = seed_table(more, baseline="replay", equal={"replay": "replay@equal-compute"}, donor="adapt-inf")
     totals = {"adapt-inf": 10.0, "cheap": 6.0, "replay@equal-compute": 10.1}
@@ -85,13 +85,38 @@ def test_a_method_with_less_compute_than_random_choice_then_had_is_not_called_eq
         {**row, "select_flops": 1.0, "total_flops": totals[row["label"]]} if row["label"] in totals else row
         for row in found.rows
     ]
-    said = verdict_over_seeds(replace(found, rows=rows))
+    return replace(found, rows=rows)
+
+
+def changed(table: SeedTable, label: str, **values: float) -> SeedTable:
+    return replace(table, rows=[{**row, **values} if row["label"] == label else row for row in table.rows])
+
+
+def test_a_method_with_less_compute_than_random_choice_then_had_is_not_called_equal(equal_compute: SeedTable) -> None:
+    said = verdict_over_seeds(equal_compute)
     assert (
-        "Not told apart from random replay at equal compute, the interval includes zero: adapt-inf +0.000 "
-        in " ".join(said)
+        "No method with as much compute is shown to end above random replay at equal compute in average accuracy."
+        in said
     )
+    apart = "Not told apart from random replay at equal compute, the interval includes zero: adapt-inf +0.000 "
+    assert apart in " ".join(said)
     (cheaper,) = [sentence for sentence in said if "less compute in all" in sentence]
     assert cheaper.endswith("cheap 59 % +0.000 [+0.000, +0.000].")
+
+
+def test_a_cheaper_method_that_wins_at_equal_compute_is_said_to_win(equal_compute: SeedTable) -> None:
+    table = changed(equal_compute, "cheap", versus_equal=0.08, versus_equal_low=0.01, versus_equal_high=0.15)
+    said = verdict_over_seeds(table)
+    won = "Above random replay at equal compute by more than chance, with less compute: "
+    assert f"{won}cheap 59 % +0.080 [+0.010, +0.150]." in said
+    assert not [sentence for sentence in said if "less compute in all" in sentence]
+
+
+@pytest.mark.parametrize(("total", "said"), [(10.1, None), (9.0, "They took 90 % of that: samples differ")])
+def test_compute_that_was_not_spent_is_told(equal_compute: SeedTable, total: float, said: str | None) -> None:
+    found = verdict_over_seeds(changed(equal_compute, "replay@equal-compute", total_flops=total))
+    told = [sentence for sentence in found if sentence.startswith("They took")]
+    assert [sentence.startswith(said) for sentence in told] == ([True] if said else [])
 
 
 def test_text_and_csv_say_the_same_as_the_rows(table: SeedTable) -> None:

@@ -24,7 +24,7 @@ import liit
 from liit.config import Continuum, config_sha256, dump_config, load_config
 from liit.data.lance_files import sync_file
 from liit.errors import InputError
-from liit.lifelong.spent import forget_spent, spent_on
+from liit.lifelong.spent import FILE, forget_spent, spent_on
 
 FORMAT = 1
 
@@ -56,6 +56,11 @@ class RunDirectory:
         return self.path / "pool"
 
     @property
+    def spent(self) -> Path:
+        """What the stage at hand has taken so far; there while it is not complete."""
+        return self.path / FILE
+
+    @property
     def stages(self) -> tuple[tuple[int, str], ...]:
         """Step and name of every complete stage, in the order in which they were completed."""
         return tuple((entry["step"], entry["stage"]) for entry in self._state["stages"])
@@ -78,7 +83,7 @@ class RunDirectory:
         state = {**self._state, "stages": [*self._state["stages"], {"step": step, "stage": stage, **facts}]}
         write_json(self.path / "run.json", state)
         self._state = state
-        forget_spent(self.path)
+        forget_spent(self.spent)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -94,8 +99,8 @@ class RunDirectory:
             try:
                 self._state = self._read()  # another process may have gone on with the run since
                 self._describe()
-                if spent_on(self.path) in self.stages:  # killed right after the stage was listed
-                    forget_spent(self.path)
+                if spent_on(self.spent) in self.stages:  # killed right after the stage was listed
+                    forget_spent(self.spent)
                 yield
             except InputError:
                 if fresh and not self._state["stages"]:

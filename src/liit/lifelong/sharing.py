@@ -39,7 +39,8 @@ from liit.features.table import CONTENT, FeatureTable
 from liit.lifelong import stages
 from liit.lifelong.cost import FlopCounter
 from liit.lifelong.rundir import new_directory, write_json
-from liit.lifelong.spent import Spent
+from liit.lifelong.spent import FILE as SPENT
+from liit.lifelong.spent import Spent, forget_spent
 from liit.lifelong.stages import Facts, Progress
 from liit.model.fingerprint import hash_file, hash_settings
 
@@ -139,20 +140,22 @@ class Sharing:
             def extract(progress: Progress) -> Facts:
                 return stages.extract_step(loop.bench, None, samples, names, entry / "features", progress)
 
-            found = self._measured(number, "extract", extract, progress, "extract for all")
+            account = entry.with_name(f"{entry.name}.{SPENT}")  # beside the work, which another run may go on with
+            found = self._measured(number, "extract", extract, progress, account)
             self._describe(entry, inputs, found)
+            forget_spent(account)
         if not open_tables(out):
             with new_directory(out) as part:
                 copy_columns(entry / "features", part, loop.method.columns(loop.continuum))
         own = self._measured(number, "extract", work, lambda _: None)  # looks at the keys; scores the queries, if any
         return Done(own.facts, found.seconds + own.seconds, (found.flops or 0) + (own.flops or 0), found.shared)
 
-    def _measured(self, number: int, name: str, work: Work, progress: Progress, account: str | None = None) -> Done:
+    def _measured(self, number: int, name: str, work: Work, progress: Progress, account: Path | None = None) -> Done:
         """Do a stage, measure its time, and count its operations where they are of interest.
 
         What sittings that were cut off had taken is part of it.
         """
-        spent = Spent(self.loop.directory.path, number, account or name)
+        spent = Spent(account or self.loop.directory.spent, number, name)
         counter = FlopCounter()
 
         def noted(units: int) -> None:

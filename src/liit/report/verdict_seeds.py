@@ -46,7 +46,7 @@ def _over(table: SeedTable) -> str:
     return f"mean ± standard deviation over {count} seeds" if count > 1 else f"at the one seed {table.seeds[0]}"
 
 
-def _against(rows: Sequence[Row], key: str, rival: str, table: SeedTable) -> list[str]:
+def _against(rows: Sequence[Row], key: str, rival: str, table: SeedTable, who: str = "method") -> list[str]:
     """The lead, and the other differences."""
     known = sorted((row for row in rows if not math.isnan(row[key])), key=lambda row: -row[key])
     above = [row for row in known if row[f"{key}_low"] > 0]
@@ -57,7 +57,7 @@ def _against(rows: Sequence[Row], key: str, rival: str, table: SeedTable) -> lis
         found = _differences(above, key)
         lead = f"Above {rival} in average accuracy by more than chance: {found}; the 95 % intervals cover {covers}."
     else:
-        lead = f"No method is shown to end above {rival} in average accuracy."
+        lead = f"No {who} is shown to end above {rival} in average accuracy."
     sentences = [lead]
     if below:
         sentences.append(f"Below {rival} by more than chance: {_differences(below, key)}.")
@@ -84,23 +84,36 @@ def _equal(rows: Sequence[Row], table: SeedTable) -> list[str]:
     whole = table.row(table.donor)["total_flops"]
     spent = min(row["total_flops"] / whole for row in enlarged) if whole > 0 else math.nan
     if spent < ENOUGH:
-        sentences.append(f"Not all of it could be spent, but {100 * spent:.0f} %: at some steps the pool has no more.")
-    spending = min(row["total_flops"] for row in enlarged)
-    selecting = [row for row in rows if row["select_flops"] > 0 and not math.isnan(row["versus_equal"])]
-    equal = [row for row in selecting if row["total_flops"] >= ENOUGH * spending]
-    cheaper = [row for row in selecting if row not in equal]
-    if equal:
-        sentences += _against(equal, "versus_equal", "random replay at equal compute", table)[:3]
-    if cheaper:
-        shares = ", ".join(
-            f"{row['label']} {100 * row['total_flops'] / spending:.0f} % {difference(row, 'versus_equal')}"
-            for row in sorted(cheaper, key=lambda row: -row["versus_equal"])
-        )
         sentences.append(
-            f"The others that select had less compute in all than random choice then had, so this is no equal "
-            f"comparison (their share of it, and the difference): {shares}."
+            f"They took {100 * spent:.0f} % of that: samples differ in length, and a pool that is used up has no more."
+        )
+    spending = min(row["total_flops"] for row in enlarged)
+    selecting = [row for row in rows if row["select_flops"] > 0]
+    if not spending or all(math.isnan(row["versus_equal"]) for row in selecting):
+        return sentences
+    equal = [row for row in selecting if row["total_flops"] >= ENOUGH * spending]
+    cheaper = sorted(
+        (row for row in selecting if row not in equal and not math.isnan(row["versus_equal"])),
+        key=lambda row: -row["versus_equal"],
+    )
+    rival = "random replay at equal compute"
+    winning = [row for row in cheaper if row["versus_equal_low"] > 0]
+    if winning:
+        sentences.append(f"Above {rival} by more than chance, with less compute: {_shares(winning, spending)}.")
+    if equal:
+        sentences += _against(equal, "versus_equal", rival, table, "method with as much compute")[:3]
+    if others := [row for row in cheaper if row not in winning]:
+        sentences.append(
+            "The others that select had less compute in all than random choice then had (their share of it, and the "
+            f"difference, which is not one at equal compute): {_shares(others, spending)}."
         )
     return sentences
+
+
+def _shares(rows: Iterable[Row], spending: float) -> str:
+    return ", ".join(
+        f"{row['label']} {100 * row['total_flops'] / spending:.0f} % {difference(row, 'versus_equal')}" for row in rows
+    )
 
 
 def _facts(done: Sequence[Row], table: SeedTable) -> list[str]:
