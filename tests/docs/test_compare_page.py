@@ -29,6 +29,13 @@ def test_the_page_has_the_committed_table() -> None:
     assert f"{begin}\n\n{table}\n\n{end}" in PAGE
 
 
+def test_the_page_has_the_committed_ablation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    script = runpy.run_path(str(ROOT / "benchmarks" / "ablation.py"))
+    begin, end = script["MARKS"]
+    assert f"{begin}\n\n{script['table'](committed(script['RESULTS']))}\n\n{end}" in PAGE
+
+
 def test_the_training_page_has_the_committed_strengths_and_the_default_forgets_least_of_the_best(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
