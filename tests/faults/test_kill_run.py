@@ -74,6 +74,7 @@ def kill_through(
                 lasts[stage] /= 2
     done = zygote.run(*command(short, out))
     assert (done.code, done.err) == (0, "")
+    assert not list(out.glob("spent.json*"))
     return hits
 
 

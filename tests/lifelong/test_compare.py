@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import BUDGET, differing, here, write_continuum
+from tiny import BUDGET, PowerCut, cut_after, differing, here, write_continuum
 
 import liit
 from liit.errors import InputError
@@ -25,10 +25,6 @@ EARLY = (
 )
 METHODS = ("adapt-inf", "lite-adapt-inf")
 OTHER_HOOK = 'methods={"mine": {"selector": "random", "hooks": [{"name": "ewcc"}]}}'
-
-
-class PowerCut(BaseException):
-    """Not an Exception, so that nothing but `finally` runs."""
 
 
 def in_this_process(jobs: Sequence[Job], at_once: int, show: Callable[[str], None], threads: int) -> None:
@@ -125,21 +121,13 @@ def test_cut_off_while_it_takes_over_it_ends_as_undisturbed(
 
 
 def test_a_shared_extraction_that_another_run_goes_on_with_costs_what_both_did(
-    compared: compare.Comparison, short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    compared: compare.Comparison, short: Path, tmp_path: Path
 ) -> None:
     place, first, other = tmp_path / "shared", tmp_path / "adapt-inf", tmp_path / "lite"
     place.mkdir()
     shutil.copy(compared.out / "shared/columns.json", place)
-    inner = stages.extract_step
-
-    def and_stop(*arguments: Any, **options: Any) -> Any:
-        inner(*arguments, **options)
-        raise PowerCut
-
-    monkeypatch.setattr(stages, "extract_step", and_stop)
-    with pytest.raises(PowerCut):
+    with cut_after(stages, "extract_step"):
         run(short, first, overrides=[EARLY, "method=adapt-inf"], shared=place)
-    monkeypatch.setattr(stages, "extract_step", inner)
     for method, out in (("lite-adapt-inf", other), ("adapt-inf", first)):
         run(short, out, overrides=[EARLY, f"method={method}"], shared=place)
     undisturbed = extraction(compared.out / "runs/adapt-inf/seed-3")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import command, differing, environment, write_continuum
+from tiny import PowerCut, command, differing, environment, write_continuum
 from tiny import liit as liit_command
 
 import liit
@@ -22,10 +22,6 @@ from liit.lifelong import stages
 
 METHOD = "method=lite-adapt-inf"  # it has every stage
 STAGES = ("ingest_step", "extract_step", "select_step", "train_step", "evaluate_step", "prune_step")
-
-
-class PowerCut(BaseException):
-    """Not an Exception, so that nothing but `finally` runs."""
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +90,7 @@ def test_cut_off_around_every_rename_it_ends_as_undisturbed(
     cuts = run_until_done(short, out, limit=400)
     assert cuts > 100
     assert differing(out, undisturbed) == []
+    assert not list(out.glob("spent.json*"))
 
 
 def stage_number(out: Path, target: Path) -> int:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny import PowerCut
 
 from liit.config import load_config
 from liit.data.sample import Sample
@@ -19,10 +20,6 @@ from liit.lifelong.saved_skills import FOLDER, SavedSkills
 from liit.lifelong.workbench import Workbench
 
 SKILLS = 6
-
-
-class PowerCut(BaseException):
-    """Not an Exception, so that nothing but `finally` runs."""
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import write_continuum
+from tiny import cut_after, write_continuum
 
 import liit
 from liit.lifelong import spent, stages
@@ -22,23 +22,13 @@ def operations(run: Path) -> dict[tuple[int, str], int]:
     return {(row["step"], row["stage"]): row["flops"] for row in read_timings(run) if "flops" in row}
 
 
-def test_operations_before_a_stop_are_counted_with_those_after_it(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_operations_before_a_stop_are_counted_with_those_after_it(model: Path, tmp_path: Path) -> None:
     continuum = write_continuum(tmp_path, model, steps=1)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     liit.run(continuum, whole, overrides=[METHOD])
-    inner = stages.extract_step
-
-    def and_stop(*arguments: Any, **options: Any) -> Any:
-        inner(*arguments, **options)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(stages, "extract_step", and_stop)
-    with pytest.raises(KeyboardInterrupt):
+    with cut_after(stages, "extract_step"):
         liit.run(continuum, stopped, overrides=[METHOD])
     assert spent_on(stopped / FILE) == (1, "extract")
-    monkeypatch.setattr(stages, "extract_step", inner)
     liit.run(continuum, stopped, overrides=[METHOD])  # finds every row scored
     once, twice = (operations(run)[1, "extract"] for run in (whole, stopped))
     assert 0 < once <= twice < 1.2 * once, "no more than a look at the model was done again"

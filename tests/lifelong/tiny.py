@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,28 @@ def liit(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[
     return subprocess.run(
         command(*arguments), capture_output=True, text=True, timeout=300, env=environment(), **options
     )
+
+
+class PowerCut(BaseException):
+    """Not an Exception, so that nothing but `finally` runs."""
+
+
+@contextmanager
+def cut_after(owner: Any, name: str) -> Iterator[None]:
+    """The power goes once a function has done its work, which the block must come to."""
+    inner = getattr(owner, name)
+
+    def work(*arguments: Any, **options: Any) -> None:
+        inner(*arguments, **options)
+        raise PowerCut
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, work)
+        try:
+            yield
+        except PowerCut:
+            return
+    raise AssertionError(f"{name} was not reached")
 
 
 def listing(root: Path) -> dict[str, bytes | None]:
