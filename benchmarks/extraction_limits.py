@@ -70,7 +70,7 @@ def run_arithmetic(subject: Subject, rows: int, rounds: int) -> dict[str, Any]:
     out: dict[str, Any] = {"rows": rows}
     for part, names, theirs in (("features", EVERYTHING, once + back + blind), ("sketch", ("gradient",), once + back)):
         plan = plan_passes(names, settings, shape.layers)
-        ours = extraction_flops(plan, shape, *both_passes(plan, work, settings)).total
+        ours = extraction_flops(plan, shape, *both_passes(plan, shape, work, settings)).total
         out[part] = {
             "official_forwards": round(theirs / once, 3),
             "liit_forwards": round(ours / once, 3),

@@ -60,13 +60,15 @@ def official(
     return procedure(samples, Path(tempfile.mkdtemp(dir=WORK)) / "official"), dict(procedure.seconds)
 
 
-def agreement(subject: Subject, samples: Sequence[Sample]) -> dict[str, float]:
+def agreement(
+    subject: Subject, samples: Sequence[Sample], gradient_tolerance: float = GRADIENT_TOLERANCE
+) -> dict[str, float]:
     """Largest relative differences between the two procedures, before any storage in 16 bits.
 
     A sketch as long as the gradient is a signed permutation of it, so the whole gradient is compared, as it is stored.
 
     Raises:
-        DisagreementError: they differ by more than 1e-4 in a score or 1e-5 in a gradient.
+        DisagreementError: they differ by more than 1e-4 in a score or the tolerance, 1e-5, in a gradient.
     """
     expected, _ = official(subject, samples, None, check=True)
     length = subject.facts["gradient_length"]
@@ -75,16 +77,16 @@ def agreement(subject: Subject, samples: Sequence[Sample]) -> dict[str, float]:
     expected["image_grounding"] = (expected["blind_log_perplexity"] - expected["log_perplexity"]).exp()
     out: dict[str, float] = {}
     for name in SCORES:
-        ours, theirs = found[name].astype(float), expected[name].double().numpy()
+        ours, theirs = found[name].astype(float), expected[name].cpu().double().numpy()
         if not np.array_equal(np.isnan(ours), np.isnan(theirs)):
             raise DisagreementError(f"{name}: missing for different samples")
         out[name] = float(np.nanmax(np.abs(ours - theirs) / np.abs(theirs)))
-    exact = SignedFold(length, length, SEED)([expected["exact_gradient"]]).double().numpy()
-    for name, theirs in (("gradient", exact), ("embedding", expected["embedding"].double().numpy())):
+    exact = SignedFold(length, length, SEED)([expected["exact_gradient"].cpu()]).double().numpy()
+    for name, theirs in (("gradient", exact), ("embedding", expected["embedding"].cpu().double().numpy())):
         difference = np.linalg.norm(found[name] - theirs, axis=1) / np.linalg.norm(theirs, axis=1)
         out[name] = float(difference.max())
     wrong = [
-        n for n, v in out.items() if v > (GRADIENT_TOLERANCE if n in ("gradient", "grad_norm") else SCORE_TOLERANCE)
+        n for n, v in out.items() if v > (gradient_tolerance if n in ("gradient", "grad_norm") else SCORE_TOLERANCE)
     ]
     if wrong:
         raise DisagreementError(", ".join(f"{name} differs by {out[name]:.1e}" for name in wrong))

@@ -23,6 +23,7 @@ from liit.model.lora import attach_lora, lora_parameters
 from liit.model.vlm import VLM, load_vlm
 
 PATCH, IMAGE_PIXELS = 14, 168  # 144 image tokens
+CPU = torch.device("cpu")
 WORDS = (
     "the",
     "a",
@@ -90,6 +91,22 @@ def toy(_: Path) -> Subject:
     return _random_llava("toy", hidden=32, layers=3, intermediate=48, heads=2, r=2, tower=(16, 1), words=6)
 
 
+def llava_7b(device: torch.device) -> Subject:
+    """LLaVA-1.5-7B's shapes in bfloat16 with its training script's adapter, r = 128: P = 10 M, 576 image tokens."""
+    return _random_llava(
+        "llava-1.5-7b", hidden=4096, layers=32, intermediate=11008, heads=32, r=128, tower=(1024, 24), tower_heads=16,
+        words=150, vocabulary=32064, pixels=336, dtype=torch.bfloat16, device=device,
+    )  # fmt: skip
+
+
+def small_card(device: torch.device) -> Subject:
+    """The same on a small scale, for the test of what runs on a card."""
+    return _random_llava(
+        "small", hidden=32, layers=3, intermediate=48, heads=2, r=2, tower=(16, 1), words=6, dtype=torch.bfloat16,
+        device=device,
+    )  # fmt: skip
+
+
 SUBJECTS: dict[str, Callable[[Path], Subject]] = {"demo": demo, "middle": middle, "large": large, "toy": toy}
 
 
@@ -113,60 +130,66 @@ def _random_llava(
     heads: int,
     r: int,
     tower: tuple[int, int],
+    tower_heads: int = 4,
     words: int = 45,
+    vocabulary: int = 2048,
+    pixels: int = IMAGE_PIXELS,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device = CPU,
 ) -> Subject:
     from transformers import (
+        AutoModelForImageTextToText,
         CLIPImageProcessor,
         CLIPVisionConfig,
         LlamaConfig,
         LlavaConfig,
-        LlavaForConditionalGeneration,
         LlavaProcessor,
     )
 
     tokenizer = make_tokenizer([" ".join(WORDS)])
     text = LlamaConfig(
-        vocab_size=2048, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
+        vocab_size=vocabulary, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
         num_attention_heads=heads, max_position_embeddings=2048, tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
     )  # fmt: skip
     vision = CLIPVisionConfig(
-        hidden_size=tower[0], intermediate_size=4 * tower[0], num_hidden_layers=tower[1], num_attention_heads=4,
-        image_size=IMAGE_PIXELS, patch_size=PATCH,
+        hidden_size=tower[0], intermediate_size=4 * tower[0], num_hidden_layers=tower[1],
+        num_attention_heads=tower_heads, image_size=pixels, patch_size=PATCH,
     )  # fmt: skip
     config = LlavaConfig(
         vision_config=vision, text_config=text, image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
         tie_word_embeddings=True, vision_feature_layer=-1,
     )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]), device:
         torch.manual_seed(0)
-        model = LlavaForConditionalGeneration(config).eval().requires_grad_(False)
+        network: Any = AutoModelForImageTextToText.from_config(config, dtype=dtype)
+    model = network.eval().requires_grad_(False)
     processor = LlavaProcessor(
         image_processor=CLIPImageProcessor(
-            size={"height": IMAGE_PIXELS, "width": IMAGE_PIXELS}, do_center_crop=False
+            size={"height": pixels, "width": pixels}, do_center_crop=False
         ),
         tokenizer=tokenizer, patch_size=PATCH, vision_feature_select_strategy="default",
         num_additional_image_tokens=1, image_token=IMAGE, chat_template=CHAT_TEMPLATE,
     )  # fmt: skip
     vlm = VLM(model, processor, "random LLaVA", f"random-{hidden}-{layers}", 2048)
     _adapt(vlm, r)
-    return Subject(vlm, lambda n: [_conversation(number, words) for number in range(n)], _facts(vlm, name))
+    return Subject(vlm, lambda n: [_conversation(number, words, pixels) for number in range(n)], _facts(vlm, name))
 
 
-def _conversation(number: int, words: int) -> Sample:
+def _conversation(number: int, words: int, pixels: int) -> Sample:
     """Seeded words of lognormal length, a third of them the answer; every eighth sample has no image."""
     rng = np.random.default_rng(number)
     count = int(np.clip(rng.lognormal(np.log(words), 0.5), 4, 4 * words))
     said = rng.choice(WORDS, size=count).tolist()
-    images = () if number % 8 == 7 else (_picture(rng),)
+    images = () if number % 8 == 7 else (_picture(rng, pixels),)
     question = ("<image>\n" if images else "") + " ".join(said[count // 3 :])
     return Sample(f"s{number}", (Message("user", question), Message("assistant", " ".join(said[: count // 3]))), images)
 
 
-def _picture(rng: np.random.Generator) -> ImageRef:
+def _picture(rng: np.random.Generator, pixels: int) -> ImageRef:
     blocks = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
     stream = io.BytesIO()
-    Image.fromarray(blocks).resize((IMAGE_PIXELS, IMAGE_PIXELS)).save(stream, "PNG")
+    Image.fromarray(blocks).resize((pixels, pixels)).save(stream, "PNG")
     data = stream.getvalue()
     return ImageRef("", hashlib.sha256(data).hexdigest(), data)
 

@@ -71,16 +71,17 @@ class RedrawnRademacher:
 
     def __call__(self, gradients: Tensor) -> Tensor:
         """Draw the matrix and project (n, P) gradients."""
-        generator = torch.Generator().manual_seed(self.seed)
-        out = torch.empty(len(gradients), self.dim)
+        generator = torch.Generator(gradients.device).manual_seed(self.seed)
+        out = torch.empty(len(gradients), self.dim, device=gradients.device, dtype=gradients.dtype)
         for column in range(0, self.dim, COLUMNS_AT_ONCE):
             width = min(COLUMNS_AT_ONCE, self.dim - column)
-            out[:, column : column + width] = gradients @ _signs((self.length, width), generator)
+            out[:, column : column + width] = gradients @ _signs((self.length, width), generator, gradients.dtype)
         return out * self.dim**-0.5
 
 
-def _signs(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
-    return torch.empty(shape).bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
+def _signs(shape: tuple[int, int], generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
+    signs = torch.empty(shape, device=generator.device, dtype=dtype)
+    return signs.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
 
 
 class OfficialExtraction:
@@ -164,10 +165,9 @@ class OfficialExtraction:
         batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
         if row.images:
             images = [image.open() for image in row.images]
-            batch["pixel_values"] = self.vlm.processor.image_processor(images=images, return_tensors="pt")[
-                "pixel_values"
-            ]
-        return batch
+            pixels = self.vlm.processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
+            batch["pixel_values"] = pixels.to(self.vlm.base.dtype)
+        return {name: value.to(self.vlm.device) for name, value in batch.items()}
 
     @staticmethod
     def _statistics(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -181,7 +181,7 @@ class OfficialExtraction:
     @torch.no_grad()
     def _without_image(self, batch: dict[str, Tensor]) -> Tensor:
         if "pixel_values" not in batch:
-            return torch.tensor(torch.nan)
+            return torch.tensor(torch.nan, device=self.vlm.device)
         zeros = {**batch, "pixel_values": torch.zeros_like(batch["pixel_values"])}
         loss: Tensor = self.vlm.model(**zeros, use_cache=False).loss
         return loss

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pretend_card import Card, put_on_card
 from tiny_vlm import mixed_samples, talk
 
 from liit.data.sample import Message, Sample
@@ -67,6 +68,13 @@ def test_answers_do_not_depend_on_the_order(tiny: VLM) -> None:
     order = np.random.default_rng(0).permutation(len(mixed_samples()))
     straight = answers(tiny, mixed_samples(), 4)
     assert answers(tiny, [mixed_samples()[i] for i in order], 4) == [straight[i] for i in order]
+
+
+def test_answers_on_a_card_are_those_of_the_cpu(tiny: VLM) -> None:
+    expected = answers(tiny, mixed_samples())
+    with Card():
+        put_on_card(tiny.model)
+        assert answers(tiny, mixed_samples()) == expected
 
 
 def test_answers_from_kept_vision_states_are_those_from_pixels(tiny: VLM, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from liit.doctor.workload import Batches, Workload
 from liit.features.extraction import SHARD_ROWS
 from liit.features.losses import CHUNK_ELEMENTS
 from liit.features.plan import Plan
+from liit.features.settings import batch_tokens
 
 SINGLE, TRAIN_PASSES = 4, 2
 WIDTHS = {"float16": 2, "bfloat16": 2, "float32": 4}
@@ -98,9 +99,9 @@ class PassBatches(NamedTuple):
         return max(self.seen.widest, self.blind.widest, self.given.widest)
 
 
-def both_passes(plan: Plan, work: Workload, settings: FeatureSettings) -> PassBatches:
+def both_passes(plan: Plan, shape: ModelShape, work: Workload, settings: FeatureSettings) -> PassBatches:
     """Batches of the pass with images and of the pass without."""
-    tokens = settings.batch_tokens
+    tokens = batch_tokens(settings, shape.device)
     blind = work.without_images(tokens, zeros=settings.blind == "zeros") if plan.blind else Batches()
     if not plan.forward_layers:
         return PassBatches(Batches(), blind)

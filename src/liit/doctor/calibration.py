@@ -21,6 +21,7 @@ from liit.doctor.workload import look_at
 from liit.features import extract
 from liit.features.extraction import SHARD_ROWS
 from liit.features.plan import plan_passes
+from liit.features.settings import batch_tokens
 from liit.model.chat import ChatEncoder
 from liit.model.vision import VisionCache, VisionInputs
 from liit.model.vlm import VLM
@@ -144,7 +145,8 @@ def calibrate_extraction(
     """
     start = time.perf_counter()
     plan = plan_passes(features, settings, shape.layers)
-    few = max(1, min(len(samples), round(BATCHES * settings.batch_tokens / _mean_length(encoder, samples))))
+    tokens = BATCHES * batch_tokens(settings, vlm.device)
+    few = max(1, min(len(samples), round(tokens / _mean_length(encoder, samples))))
     with tempfile.TemporaryDirectory(prefix="liit-doctor-") as scratch:
         source = passing_vision(vlm, vision, Path(scratch) / "vision")
         run = _Runs(vlm, features, settings, source, encoder, Path(scratch))
@@ -161,7 +163,7 @@ def calibrate_extraction(
 
     def flops(count: int) -> float:
         work = look_at(encoder, samples[:count], blind=plan.blind, share=share, share_images=share_images)
-        return extraction_flops(plan, shape, *both_passes(plan, work, settings)).total
+        return extraction_flops(plan, shape, *both_passes(plan, shape, work, settings)).total
 
     rate, overhead = _line(flops(few), short.seconds, flops(more), long.seconds)
     return Calibration(more, rate, overhead, per_image, image_bytes, run.peak_memory, time.perf_counter() - start)

@@ -18,6 +18,7 @@ from liit.doctor.prediction import Prediction, predict_extraction
 from liit.doctor.trials import QUESTIONS, Rates, try_work
 from liit.doctor.workload import Workload, look_at, mix
 from liit.errors import InputError
+from liit.features.settings import batch_tokens
 from liit.lifelong.methods import Method, get_method
 from liit.lifelong.stages import feature_names
 
@@ -242,7 +243,7 @@ def _answering(model: ModelAtHand, rates: Rates, questions: Sequence[tuple[Evalu
     if model.run:
         return rates.question * count
     work = [look_at(model.encoder, drawn.samples, drawn.rows, blind=False) for _, drawn in questions if drawn.samples]
-    tokens = model.continuum.features.batch_tokens
+    tokens = batch_tokens(model.continuum.features, model.shape.device)
     flops = sum(
         forward_flops(model.shape, part.with_images(tokens), model.shape.layers, narrow=True) for part in work
     )  # prompts and reference answers once; generating token by token costs more

@@ -26,13 +26,14 @@ from liit.features import FeatureStore
 from liit.features.extraction import Extractor
 from liit.features.plan import plan_passes
 from liit.features.rescore import count_again
+from liit.features.settings import batch_tokens
 from liit.features.sharing import may_share_images
 from liit.features.store import open_tables
 from liit.lifelong.stages import earlier_features
 from liit.lifelong.workbench import Workbench
 from liit.model.chat import ChatEncoder, RowRefusedError
 from liit.model.vision import VisionInputs
-from liit.model.vlm import DTYPES, VLM
+from liit.model.vlm import DTYPES, VLM, usual_device
 
 TRIED = 1024  # rows that a calibration may use at most
 SHORT_SECONDS = 3.0  # of a calibration before an extraction that starts anyway
@@ -64,12 +65,10 @@ class ModelAtHand:
             self.rate: float | None = None
             self.scoring_rate: float | None = None
         else:
-            import torch
-
             self.vlm = outline(continuum.model)
             self.encoder = ChatEncoder(self.vlm)
             self.base_memory = None
-            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            device = usual_device()
             self.rate = matrix_rate(DTYPES[continuum.model.dtype], device)
             autocast = continuum.features.autocast
             self.scoring_rate = self.rate if autocast is None else matrix_rate(DTYPES[autocast], device)
@@ -177,8 +176,8 @@ def examine(
     work = look_at(model.encoder, samples, rows, blind=plan.blind, share=model.share, share_images=shares)
     shuffled = [samples[i] for i in _shuffled(len(samples))]
     runs = plan.forward_layers > 0 or plan.blind
-    tokens = work.with_images(settings.batch_tokens).tokens
-    worth = share >= 1 or TRIAL_BATCHES * settings.batch_tokens <= share * tokens
+    per_batch = batch_tokens(settings, model.shape.device)
+    worth = share >= 1 or TRIAL_BATCHES * per_batch <= share * work.with_images(per_batch).tokens
     calibration = model.calibrate(shuffled, names, budget) if worth and runs else None
     missing = len(hashes) if model.vision is None else missing_of(model.vision, [ImageRef("", h) for h in hashes])
     image_bytes = model.image_bytes(samples) if calibration is None else calibration.image_bytes

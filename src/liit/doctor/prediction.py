@@ -104,7 +104,7 @@ def predict_extraction(
         InputError: an unknown feature or a layer that the model does not have.
     """
     plan = plan_passes(features, settings, shape.layers)
-    batches = both_passes(plan, work, settings)
+    batches = both_passes(plan, shape, work, settings)
     given, blind = batches.given, batches.blind
     flops = extraction_flops(plan, shape, *batches).total
     seconds, basis = _time(flops, calibration, matrix_rate, missing_images)

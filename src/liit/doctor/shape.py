@@ -13,7 +13,7 @@ from liit.config import LoraSettings, ModelSettings
 from liit.errors import InputError
 from liit.model.lora import lora_parameters, target_modules
 from liit.model.processing import load_processor
-from liit.model.vlm import BUILTIN, DTYPES, VLM
+from liit.model.vlm import BUILTIN, DTYPES, VLM, usual_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class ModelShape:
         vision: parameters outside language model and head: vision tower and projector.
         lora_layer: LoRA parameters in one decoder layer (mean over layers).
         lora_total: LoRA parameters.
+        device: kind of device that it runs on.
     """
 
     parameters: int
@@ -47,6 +48,7 @@ class ModelShape:
     vision: int
     lora_layer: int
     lora_total: int
+    device: str
 
 
 def outline(settings: ModelSettings) -> VLM:
@@ -111,6 +113,7 @@ def shape_of(vlm: VLM, lora: LoraSettings) -> ModelShape:
         vision=vision,
         lora_layer=math.ceil(lora_layers / layers),
         lora_total=lora_total,
+        device=(usual_device() if vlm.device.type == "meta" else vlm.device).type,
     )
 
 

@@ -27,6 +27,7 @@ from liit.features.packing import ATTENTION_SHARE, Pack, PackedRows, lay_out, pa
 from liit.features.passes import Passes, states_after, user_positions
 from liit.features.plan import plan_passes
 from liit.features.report import ExtractionReport
+from liit.features.settings import batch_tokens
 from liit.features.sharing import Sharing
 from liit.features.sketch import Sketch, make_sketch
 from liit.features.taps import only_scoring
@@ -79,7 +80,7 @@ class Extractor:
         self.features = self.plan.features
         self.report = report if report is not None else ExtractionReport()
         self.inputs = Inputs(vlm, vision if vision is not None else Pixels(vlm), self.report)
-        self.budget = TokenBudget(settings.batch_tokens, self.report)
+        self.budget = TokenBudget(batch_tokens(settings, vlm.device), self.report)
         self.gradients, self.sketch, self.adam = self._gradient_parts(optimizer_state)
         self.attention: InstructionAttention | None = None
         if self.plan.instructed_vision:

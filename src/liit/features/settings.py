@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from liit.config import FeatureSettings
 from liit.errors import InputError, unknown_name
 
@@ -22,6 +24,15 @@ FEATURES = (*SCALARS, *VECTORS)
 BACKWARD = frozenset({"gradient", "grad_norm"})
 BLIND = frozenset({"blind_log_perplexity", "image_grounding"})
 COUNTED = frozenset({"n_answer_tokens", "n_tokens"})  # known from the tokens alone
+CPU_TOKENS = 1024  # a CPU's matrix products are as fast as they get, and a batch's activations still fit its caches
+OTHER_TOKENS = 8192  # what a GPU needs to be kept busy is more; memory that runs out halves it
+
+
+def batch_tokens(settings: FeatureSettings, device: torch.device | str) -> int:
+    """Tokens of a batch, padding included: what is set, else what suits the device."""
+    if settings.batch_tokens is not None:
+        return settings.batch_tokens
+    return CPU_TOKENS if torch.device(device).type == "cpu" else OTHER_TOKENS
 
 
 def gradient_layers(settings: FeatureSettings, n_layers: int) -> tuple[int, ...]:

@@ -125,6 +125,11 @@ class VLM:
         return frozenset(inspect.signature(self.base.forward).parameters)
 
 
+def usual_device() -> torch.device:
+    """Where a model goes unless it is told: the first GPU when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def load_vlm(
     path: str,
     *,
@@ -144,7 +149,7 @@ def load_vlm(
         trust_remote_code: run code that comes with the weights; off unless the user asks.
         max_length: longest sequence in tokens.
         image_options: settings of the image processor to change, such as Qwen's ``max_pixels``.
-        device: where to put it; the first GPU when there is one, else the CPU.
+        device: where to put it; `usual_device` unless given.
 
     Raises:
         InputError: unknown dtype or image option, nothing loadable at ``path``, weights missing there, or a processor
@@ -176,9 +181,8 @@ def load_vlm(
             f"{type(model).__name__}"
         )
     _check_processor(path, processor)
-    target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     network: nn.Module = model
-    network.to(target).eval().requires_grad_(False)
+    network.to(device or usual_device()).eval().requires_grad_(False)
     base_id = hash_directory(Path(location)) if Path(location).is_dir() else _hub_id(path, model)
     return VLM(model, processor, path, base_id, max_length)
 
