@@ -193,3 +193,14 @@ def test_a_missed_floor_is_shown() -> None:
     lines = extraction_table.speed(parts).splitlines()
     reached = [line.split("|")[-2].strip() for line in lines[2:]]
     assert reached == [", ".join([word] * 3) for word in ("**no**", "floor", "goal", "not measured", "not measured")]
+
+
+@pytest.mark.parametrize(("others", "said"), [(0.0, False), (0.4, True)])
+def test_wall_time_names_missed_goals_and_a_machine_that_was_not_idle(others: float, said: bool) -> None:
+    def part(first: float, kept: float) -> dict[str, Any]:
+        name = "official, no projection"
+        return {"ratio_images_first": {name: first}, "ratio_images_kept": {name: kept}, "others": others}
+
+    text = extraction_table.wall({"wall/demo": part(3.5, 9.0), "wall/large": part(2.9, 3.1)})
+    assert "3.50 / 9.00 | not measured | 2.90 / 3.10 | goal, not measured, **no** |" in text
+    assert ("not idle" in text) == said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from pretend_card import Card, put_on_card
 from tiny_vlm import mixed_samples, talk
 
 from liit.data.sample import Message, Sample
+from liit.errors import InputError
 from liit.evaluation.evaluate import SkillTask, evaluate
 from liit.evaluation.generate import generate_answers
 from liit.model.batch import collate
@@ -68,6 +70,37 @@ def test_answers_do_not_depend_on_the_order(tiny: VLM) -> None:
     order = np.random.default_rng(0).permutation(len(mixed_samples()))
     straight = answers(tiny, mixed_samples(), 4)
     assert answers(tiny, [mixed_samples()[i] for i in order], 4) == [straight[i] for i in order]
+
+
+def test_prompts_that_do_not_fit_together_are_answered_in_smaller_batches(
+    tiny: VLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected, sizes, done = answers(tiny, mixed_samples(), 2), list[int](), list[int]()
+    generate = type(tiny.model).generate
+
+    def full(self: object, **inputs: Any) -> object:
+        sizes.append(len(inputs["input_ids"]))
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return generate(self, **inputs)
+
+    monkeypatch.setattr(type(tiny.model), "generate", full)
+    got = generate_answers(
+        tiny, mixed_samples(), vision=Pixels(tiny), batch_size=8, max_new_tokens=6, progress=done.append
+    )
+    assert got == expected
+    assert sizes == [8, 4, 2, 2, 2, 2, 1]
+    assert sum(done) == len(expected)
+    assert "out of memory with 8 prompts at once; going on with 4" in caplog.text
+
+
+def test_a_prompt_that_does_not_fit_alone_is_refused(tiny: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: object, **_: Any) -> object:
+        raise MemoryError
+
+    monkeypatch.setattr(type(tiny.model), "generate", full)
+    with pytest.raises(InputError, match=r"one of the prompts does not fit into memory alone \(MemoryError\)"):
+        answers(tiny, mixed_samples(), 4)
 
 
 def test_answers_on_a_card_are_those_of_the_cpu(tiny: VLM) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from tiny_vlm import mixed_samples
 from liit.config import FeatureSettings
 from liit.errors import InputError
 from liit.features import FEATURES, ExtractionReport, extract
-from liit.features.budget import TokenBudget, is_out_of_memory
+from liit.features.budget import TokenBudget
 from liit.features.engine import Extractor, Twin
 from liit.features.passes import Passes
 from liit.model.chat import ChatEncoder
+from liit.model.memory import is_out_of_memory
 from liit.model.vlm import VLM
 
 ERRORS = [
@@ -142,3 +144,20 @@ def test_memory_trouble_in_one_shard_is_remembered_in_the_next(
     assert store.report is not None
     assert 1 <= store.report.out_of_memory <= 2
     assert len(store["el2n"]) == 9
+
+
+@pytest.mark.parametrize("features", [["log_perplexity"], ["log_perplexity", "blind_log_perplexity"]])
+def test_memory_that_runs_out_while_a_model_is_tried_is_not_taken_for_a_family_that_cannot(
+    tiny: VLM, monkeypatch: pytest.MonkeyPatch, features: list[str]
+) -> None:
+    real, calls = Passes.run, list[int]()
+
+    def full(self: Passes, *args: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2 * len(features):  # narrow; with sharing, its own trial
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(Passes, "run", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        Extractor(tiny, features, FeatureSettings())

@@ -12,7 +12,7 @@ from reference import cosines, row_gradient
 from tiny_vlm import talk
 
 from liit.features import sketch as sketches
-from liit.features.sketch import Rademacher, SignedFold, make_sketch
+from liit.features.sketch import Rademacher, SignedFold, make_sketch, random_bits
 from liit.model.chat import ChatEncoder
 from liit.model.vlm import VLM
 
@@ -61,6 +61,17 @@ def test_fold_does_not_depend_on_how_the_vector_is_split(seed: int) -> None:
     torch.testing.assert_close(fold(x.split(1, dim=1)), whole)
 
 
+@pytest.mark.parametrize("at_once", [2, 5, 1000])
+@pytest.mark.parametrize("length", [64, 1000, P])
+def test_chunks_folded_together_as_on_a_gpu_are_those_folded_one_by_one(at_once: int, length: int) -> None:
+    x = vectors(3, 0, length)
+    one_by_one, together = SignedFold(length, 64, 2), SignedFold(length, 64, 2)
+    together.at_once = at_once
+    for cuts in ([], [64], [1], [100, 128, 700]):
+        parts = torch.tensor_split(x, [cut for cut in cuts if cut < length], dim=1)
+        torch.testing.assert_close(together(parts), one_by_one(parts), rtol=1e-5, atol=1e-4)
+
+
 def test_same_seed_gives_the_same_map_and_repeated_calls_the_same_bytes() -> None:
     x = vectors(2, 0)
     fold = SignedFold(P, K, 3)
@@ -94,6 +105,19 @@ def test_cosines_are_as_close_as_a_dense_projection_keeps_them(heavy: bool) -> N
     rmse, reference = (float(np.sqrt(np.mean(np.square(errors)))) for errors in (folded, projected))
     assert rmse <= 1.1 / np.sqrt(K)
     assert rmse <= 1.1 * reference
+
+
+def test_random_bits_are_those_of_splitmix64() -> None:
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423]  # of seed 1234567
+    bits = random_bits(150, 1234567, "cpu").tolist()
+    expected = [word >> place & 1 for word in published for place in range(64)]
+    assert bits == expected[:150]
+
+
+def test_random_bits_of_neighbouring_seeds_have_nothing_in_common() -> None:
+    bits = torch.stack([random_bits(50_000, seed, "cpu") for seed in range(20)]).double() - 0.5
+    assert abs(float(bits.mean())) < 3 * 0.5 / 1e3
+    assert np.abs(np.corrcoef(bits.numpy()) - np.eye(20)).max() < 5 / np.sqrt(50_000)
 
 
 @pytest.mark.parametrize("length", [1, 255, 256, 257, 700])

@@ -208,7 +208,6 @@ def test_runs_added_later_have_the_threads_of_the_first_start(
     monkeypatch.setattr(compare, "run_jobs", stopped)
     for cores, jobs in ((8, 2), (8, 4), (2, None)):
         monkeypatch.setattr("liit.lifelong.parallel.cores", lambda cores=cores: cores)
-        monkeypatch.setattr(compare, "cores", lambda cores=cores: cores)
         with pytest.raises(PowerCut):
             compare.compare(short, ["replay"], 1, tmp_path / "out", jobs=jobs, show=said.append)
     monkeypatch.setenv("OMP_NUM_THREADS", "6")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from liit.errors import InputError
-from liit.lifelong.parallel import Job, JobError, child_environment, run_jobs, threads_each
+from liit.lifelong.parallel import Job, JobError, child_environment, places, run_jobs, side_by_side, threads_each
 
 SCRIPT = """#!/bin/sh
 # called as: program -m liit WHAT FILE
@@ -18,6 +18,7 @@ case "$3" in
   say) echo "one"; echo "threads $OMP_NUM_THREADS"; echo done > "$4" ;;
   refuse) echo "liit: error: budget: got 0"; exit 2 ;;
   fail) echo "Traceback"; echo "ValueError: a bug"; exit 1 ;;
+  card) echo "card $CUDA_VISIBLE_DEVICES"; sleep 0.3 ;;
   wait) exec sleep 60 ;;
 esac
 """
@@ -78,3 +79,25 @@ def test_what_the_user_has_set_in_the_environment_stays(monkeypatch: pytest.Monk
     assert (found["OMP_NUM_THREADS"], found["OMP_WAIT_POLICY"]) == ("2", "active")
     assert found["TOKENIZERS_PARALLELISM"] == "false"
     assert found["PATH"] == os.environ["PATH"]
+
+
+@pytest.mark.parametrize(("visible", "names"), [(None, ["0", "1"]), ("5,GPU-7", ["5", "GPU-7"])])
+def test_every_process_has_a_gpu_of_its_own_where_there_are_as_many(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, names: list[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert side_by_side() == 2
+    lines: list[str] = []
+    run_jobs([Job("a", ("card",)), Job("b", ("card",))], 2, lines.append)
+    assert sorted(line.split()[-1] for line in lines) == names
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in places(3)] == [*names, names[0]]
+
+
+def test_without_a_gpu_nothing_is_said_about_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("liit.lifelong.parallel.cores", lambda: 6)
+    assert side_by_side() == 6
+    assert places(2) == [{}, {}]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 import torch
 from tiny_vlm import mixed_samples, picture
 
+from liit.data.sample import ImageRef
 from liit.errors import InputError
 from liit.model import vision_store
 from liit.model.batch import collate
@@ -83,6 +84,27 @@ def test_progress_counts_every_missing_image(tiny: VLM, tmp_path: Path) -> None:
     cache.fill(PICTURES[:2])
     seen: list[int] = []
     assert cache.fill([*PICTURES, *PICTURES], seen.append) == sum(seen) == 3
+
+
+def test_images_that_do_not_fit_together_are_computed_in_smaller_batches(
+    tiny: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [picture(seed) for seed in range(9)]
+    whole, cut = VisionCache(tiny, tmp_path / "whole"), VisionCache(tiny, tmp_path / "cut")
+    whole.fill(images)
+    sizes, compute = list[int](), cut.path.compute
+
+    def full(some: Sequence[ImageRef], *, together: bool) -> list[Kept]:
+        sizes.append(len(some))
+        if len(some) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return compute(some, together=together)
+
+    monkeypatch.setattr(cut.path, "compute", full)
+    assert cut.fill(images) == len(images)
+    assert sizes == [9, 4, 4, 1]
+    expected, got = whole.inputs(images)["pixel_values"], cut.inputs(images)["pixel_values"]
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_folder_names_the_tower_and_the_processor_settings(load_tiny: Callable[..., VLM], tmp_path: Path) -> None:

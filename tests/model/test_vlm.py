@@ -161,3 +161,12 @@ def test_processor_without_video_keeps_its_settings_and_can_be_saved(tmp_path: P
     first, second = ChatEncoder(vlm), ChatEncoder(again)
     assert first.encode(sample).input_ids.tolist() == second.encode(sample).input_ids.tolist()
     assert again.processor.image_seq_len == 4
+
+
+def test_a_model_that_does_not_fit_on_its_card_is_one_line(tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: torch.nn.Module, *_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    with pytest.raises(InputError, match=r"model.path: the 0\.0 GB of .* do not fit on cpu; expected a card with more"):
+        load_vlm(str(tiny_path), device="cpu")

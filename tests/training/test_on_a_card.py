@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pretend_card import CARD, Card, put_on_card, train_on_card
+from pretend_card import CARD, Card, OnCard, put_on_card, train_on_card
 from test_checkpoint import Cut, PowerCut
 from tiny_vlm import mixed_samples
 
 from liit.config import FeatureSettings, TrainingSettings
+from liit.errors import InputError
 from liit.features.engine import Extractor, Twin
 from liit.model.chat import ChatEncoder
 from liit.model.lora import lora_parameters
@@ -84,6 +85,20 @@ def test_a_training_on_a_card_goes_on_from_its_checkpoint(
             train("cut", 2)
         again = train("cut", None)
     assert all(torch.equal(again[name], values) for name, values in whole.items())
+
+
+def test_a_model_on_another_card_than_the_trainers_is_refused(
+    load_tiny: Callable[..., VLM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Card(), train_on_card(monkeypatch):
+        vlm = load_tiny(lora=True)
+        put_on_card(vlm.model)
+        monkeypatch.setattr(OnCard, "device", torch.device("cuda", 1))
+        rows = [ChatEncoder(vlm).encode(sample) for sample in mixed_samples()]
+        with pytest.raises(
+            InputError, match="the model is on cuda:1, but the Trainer trains on cuda:0; choose the card"
+        ):
+            fit(vlm, rows, TrainingSettings(**SETTINGS), vision=Pixels(vlm), seed=0)
 
 
 def test_gradients_along_adams_step_on_a_card_are_those_of_the_cpu(

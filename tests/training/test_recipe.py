@@ -243,3 +243,43 @@ def test_a_wandb_run_of_the_users_stays_open(trainee: VLM, wandb: FakeWandb) -> 
     fit(trainee, texts(trainee), settings, vision=Pixels(trainee), seed=0, place=Place(name="tiny-01"))
     assert wandb.ended == []
     assert (wandb.run.name, wandb.run.steps) == ("mine", [1, 2, 3])
+
+
+def test_several_gpus_in_sight_do_not_multiply_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    class FourCards(transformers.TrainingArguments):
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self._n_gpu = 4
+
+    assert FourCards(str(tmp_path), per_device_train_batch_size=8, report_to="none").train_batch_size == 32
+    monkeypatch.setattr(transformers, "TrainingArguments", FourCards)
+    made = arguments.training_arguments(
+        SETTINGS, tmp_path, epochs=1, steps=3, seed=0, device="cuda", save=False, name="one"
+    )
+    assert (made.n_gpu, made.train_batch_size) == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        ({}, "4 rows at once do not fit into memory; try training.gradient_accumulation: 2 or "
+             "training.gradient_checkpointing: true or training.autocast: bfloat16"),
+        ({"gradient_accumulation": 4, "gradient_checkpointing": True, "autocast": "bfloat16"},
+         "1 row at once do not fit into memory; try a smaller model"),
+    ],
+)  # fmt: skip
+def test_a_batch_that_does_not_fit_is_one_line_with_what_to_set(
+    trainee: VLM, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], advice: str
+) -> None:
+    from liit.training.trainer import AdapterTrainer
+
+    def full(*_: Any, **__: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(AdapterTrainer, "training_step", full)
+    settings = SETTINGS.model_copy(update=options)
+    with pytest.raises(InputError) as met:
+        fit(trainee, texts(trainee), settings, vision=Pixels(trainee), seed=0)
+    assert str(met.value) == f"train: {advice}"

@@ -20,7 +20,9 @@ def compare(
     methods: Annotated[str, typer.Option(help="Methods, separated by commas; see liit methods.")],
     seeds: Annotated[int, typer.Option(help="How many seeds each method runs with, counted from the file's.")] = 3,
     out: Annotated[Path, typer.Option(help="Directory of the runs, the table and the report.")] = Path("runs/compare"),
-    jobs: Annotated[int | None, typer.Option(help="Runs side by side; one per core unless given.", min=1)] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Runs side by side; one per GPU or core if not given.", min=1)
+    ] = None,
     settings: Settings = None,
     no_reference: Annotated[
         bool, typer.Option("--no-reference", help="Do not add multitask, which relative gains refer to.")

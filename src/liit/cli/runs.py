@@ -23,7 +23,9 @@ def demo(
         str | None, typer.Option(help="Methods to compare, separated by commas; those of the README unless given.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
-    jobs: Annotated[int | None, typer.Option(help="Runs side by side; one per core unless given.", min=1)] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Runs side by side; one per GPU or core if not given.", min=1)
+    ] = None,
     settings: Settings = None,
     rebuild_base: Annotated[
         bool, typer.Option("--rebuild-base", help="Train the built-in base model again (instead of running).")

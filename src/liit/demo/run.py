@@ -13,7 +13,7 @@ from liit.demo.continuum import cached_continuum
 from liit.errors import InputError
 from liit.lifelong.ahead import fill_rows, in_processes
 from liit.lifelong.methods import get_method
-from liit.lifelong.parallel import Job, cores, run_jobs
+from liit.lifelong.parallel import Job, run_jobs, side_by_side
 from liit.lifelong.workbench import cache_directory
 from liit.model.fingerprint import hash_file
 
@@ -57,7 +57,7 @@ def run_demo(
         methods: to run beside the reference.
         seed: of everything.
         overrides: texts like ``budget=500``.
-        jobs: processes side by side; one per core by default.
+        jobs: processes side by side; by default one per GPU, without any one per core.
         show: gets the lines that the runs print.
     """
     from liit.report import write_report
@@ -82,7 +82,7 @@ def run_demo(
 
     at = time.perf_counter()
     names = sorted({*methods, REFERENCE}, key=_start_order)
-    run_jobs([_job(path, out, name, settings) for name in names], jobs or cores(), show)
+    run_jobs([_job(path, out, name, settings) for name in names], jobs or side_by_side(), show)
     seconds["runs"] = time.perf_counter() - at
 
     at = time.perf_counter()
@@ -95,7 +95,7 @@ def run_demo(
 def keep_vision_states(continuum: Continuum, images: Path) -> int:
     """Compute the frozen tower's outputs for every image of the continuum once, for all methods; how many were new."""
     rows = [[ImageRef(str(file), hash_file(file))] for file in sorted(images.iterdir())]
-    return in_processes(fill_rows, continuum, rows, cores())
+    return in_processes(fill_rows, continuum, rows, side_by_side())
 
 
 def _job(path: Path, out: Path, method: str, settings: Sequence[str]) -> Job:

@@ -166,5 +166,6 @@ def working_memory(plan: Plan, shape: ModelShape, work: Workload, settings: Feat
     rows_in_batch = tokens / max(1.0, work.mean_length)
     gradients = 2 * SINGLE * rows_in_batch * (shape.lora_layer + settings.dim) if plan.gradient_layers else 0
     shard = 3 * min(SHARD_ROWS, work.rows) * row_bytes(plan.features, shape, settings, SINGLE)
+    shard = shard if shape.device == "cpu" else 0  # in main memory
     cast = 0 if settings.autocast is None else 2 * shape.layer_linear
     return kept + passing + logits + gradients + shard + cast

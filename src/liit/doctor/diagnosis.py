@@ -90,12 +90,12 @@ def diagnose(
     Raises:
         InputError: anything wrong with the input.
     """
-    machine = inspect_machine()
     if continuum is None:
-        return Diagnosis(machine)
+        return Diagnosis(inspect_machine())
     opened = None if pool is None else Pool.open(pool)
     tries = opened is not None or whole_run
     model = ModelAtHand(continuum, adapter, run=run and tries)
+    machine = inspect_machine()  # now, so that what is free and what this process holds belong together
     extraction = None if opened is None else examine_pool(model, opened, features, budget=budget)
     prediction = predict_continuum(model, budget=budget) if whole_run else None
     weights = float(model.shape.parameters * model.shape.width)

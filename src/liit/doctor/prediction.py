@@ -108,16 +108,18 @@ def predict_extraction(
     given, blind = batches.given, batches.blind
     flops = extraction_flops(plan, shape, *batches).total
     seconds, basis = _time(flops, calibration, matrix_rate, missing_images)
-    shard = min(SHARD_ROWS, work.rows)
-    tried = 0 if calibration is None else calibration.rows
-    held = COPIES * image_bytes * max(0, min(missing_images, SHARD_IMAGES) - tried)
-    held += KNOWN_COPIES * known * row_bytes(plan.features, shape, settings, SINGLE)
     if calibration is not None:
-        grows = COPIES * max(0, shard - calibration.rows) * row_bytes(plan.features, shape, settings, 4)
-        memory = calibration.peak_memory + grows + held
+        memory = calibration.peak_memory
     else:
         base = shape.parameters * shape.width + LIBRARIES if base_memory is None else base_memory
-        memory = base + working_memory(plan, shape, work, settings, batches.widest) + held
+        memory = base + working_memory(plan, shape, work, settings, batches.widest)
+    if shape.device == "cpu":  # elsewhere these lie beside the model, in main memory
+        shard = min(SHARD_ROWS, work.rows)
+        tried = 0 if calibration is None else calibration.rows
+        memory += COPIES * image_bytes * max(0, min(missing_images, SHARD_IMAGES) - tried)
+        memory += KNOWN_COPIES * known * row_bytes(plan.features, shape, settings, SINGLE)
+        if calibration is not None:
+            memory += COPIES * max(0, shard - tried) * row_bytes(plan.features, shape, settings, SINGLE)
     on_disk = store_bytes(work.rows, plan.features, shape, settings)
     return Prediction(
         features=plan.features,

@@ -10,6 +10,7 @@ import torch
 from liit.data.sample import Sample
 from liit.model.batch import collate
 from liit.model.chat import ChatEncoder
+from liit.model.memory import in_pieces
 from liit.model.vision import VisionInputs
 from liit.model.vlm import VLM
 
@@ -33,28 +34,34 @@ def generate_answers(
         vlm: the model.
         samples: conversations that end with the reference answer, which the model does not see.
         vision: where vision inputs come from.
-        batch_size: prompts per batch.
+        batch_size: prompts per batch; fewer when memory runs out.
         max_new_tokens: longest answer in tokens.
         encoder: reuse of an encoder's memory.
         progress: called with the number of answers just made.
 
     Returns:
         One answer per sample, without special tokens and surrounding spaces, in the order given.
+
+    Raises:
+        InputError: a prompt that does not fit into memory alone.
     """
     encoder = encoder or ChatEncoder(vlm)
     prompts = [encoder.encode_prompt(sample) for sample in samples]
     answers = [""] * len(samples)
     vlm.model.eval()
     longest_first = np.argsort([-len(prompt) for prompt in prompts], kind="stable")  # memory trouble shows at once
-    for start in range(0, len(samples), batch_size):
-        rows = longest_first[start : start + batch_size]
+    limits = {"max_new_tokens": max_new_tokens, "eos_token_id": encoder.stop_ids}
+
+    def answer(start: int, stop: int) -> None:
+        rows = longest_first[start:stop]
         batch = collate(vlm, [prompts[i] for i in rows], vision, side="left")
         del batch["labels"]
-        limits = {"max_new_tokens": max_new_tokens, "eos_token_id": encoder.stop_ids}
         out = vlm.model.generate(**batch, **limits, do_sample=False, num_beams=1)
         new = out[:, batch["input_ids"].shape[1] :]
         for i, text in zip(rows, vlm.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
             answers[i] = text.strip()
         if progress is not None:
             progress(len(rows))
+
+    in_pieces(len(samples), batch_size, answer, "prompts")
     return answers

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 
 from liit.errors import InputError
 from liit.features.report import ExtractionReport
+from liit.model.memory import attempt, give_back
 
 log = logging.getLogger("liit.features")
-
-CPU_WORDS = ("not enough memory", "can't allocate memory", "out of memory")
 
 
 class RowDoesNotFitError(InputError):
@@ -53,16 +50,14 @@ class TokenBudget:
         while start < len(order):
             longest = max(1, int(sizes[order[start], 0]))
             rows = order[start : start + max(1, self.tokens // longest)]
-            problem = _try(work, rows)
+            problem = attempt(lambda rows=rows: work(rows))  # type: ignore[misc]
             if problem is None:
                 start += len(rows)
             else:
                 self._shrink(rows, longest, name, problem)
 
     def _shrink(self, rows: np.ndarray, longest: int, name: Sequence[str], problem: str) -> None:
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back()
         if len(rows) == 1:
             raise RowDoesNotFitError(
                 f"sample {name[rows[0]]!r} with {longest} tokens does not fit into memory in a batch of its own "
@@ -77,21 +72,3 @@ class TokenBudget:
         )
         self.report.note(message)
         log.warning(message)
-
-
-def _try(work: Callable[[np.ndarray], None], rows: np.ndarray) -> str | None:
-    """Do the work; what the system said when memory ran out. Returning frees what the failed attempt held."""
-    try:
-        work(rows)
-    except (MemoryError, RuntimeError) as error:  # torch's own errors are RuntimeErrors
-        if not is_out_of_memory(error):
-            raise
-        return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    return None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or a CPU."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in CPU_WORDS)

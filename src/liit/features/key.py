@@ -9,6 +9,7 @@ from typing import Any
 from liit.config import FeatureSettings
 from liit.features.plan import plan_passes
 from liit.features.settings import COUNTED, VECTORS
+from liit.features.sketch import MAPS
 from liit.model.vision import VisionCache, VisionInputs
 from liit.model.vlm import VLM
 
@@ -75,7 +76,7 @@ def feature_parameters(
         if name in ("gradient", "grad_norm"):
             parameters.update(gradient)
         if name == "gradient":
-            parameters.update(dim=settings.dim, sketch=settings.sketch, seed=seed, optimizer=optimizer)
+            parameters.update(dim=settings.dim, sketch=MAPS[settings.sketch], seed=seed, optimizer=optimizer)
             if settings.gradient_of == "weights":
                 parameters["factor_width"] = settings.factor_width
         if name == "embedding":

@@ -169,7 +169,8 @@ def lay_out(packs: Sequence[Pack], rows: Sequence[Encoded], device: torch.device
             mask[row, : len(one)], owner[row] = 1, b
             labels[row, : len(one)] = np.where(one.answer_mask, one.input_ids, IGNORE)
             row, end = row + 1, own.stop
-    seen, other = torch.from_numpy(segment)[:, :, None], torch.from_numpy(segment)[:, None, :]
-    allowed = ((other == 0) | (other == seen)) & torch.ones(width, width, dtype=torch.bool).tril()
+    segments = torch.from_numpy(segment).to(device, torch.int32)
+    seen, other = segments[:, :, None], segments[:, None, :]
+    allowed = ((other == 0) | (other == seen)) & torch.ones(width, width, dtype=torch.bool, device=device).tril()
     tensors = [torch.from_numpy(array).to(device) for array in (ids, positions, owner, place, mask, labels)]
-    return PackedRows(tensors[0], tensors[1], allowed[:, None].to(device), tuple(numbers), *tensors[2:])
+    return PackedRows(tensors[0], tensors[1], allowed[:, None], tuple(numbers), *tensors[2:])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from liit.features.head import LogitHead, choose_head, likely_heads
 from liit.features.losses import IGNORE
 from liit.features.narrow import NarrowLayer, gather
+from liit.model.memory import is_out_of_memory
 from liit.model.vlm import VLM
 
 
@@ -101,6 +102,8 @@ class Passes:
             assert few is not None
             choose_head([self.head], few, logits, vlm.path)
         except (TypeError, ValueError, IndexError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             self.narrow, self.why_not_narrow = None, str(error)
 
 

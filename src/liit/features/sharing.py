@@ -16,6 +16,7 @@ from liit.features.narrow import WORTH
 from liit.features.packing import Pack, PackedRows, lay_out
 from liit.features.passes import Passes, plain_words
 from liit.model.chat import Encoded
+from liit.model.memory import is_out_of_memory
 from liit.model.vlm import VLM
 
 OWN_POSITIONS = frozenset({"image_grid_thw", "mm_token_type_ids", "token_type_ids"})
@@ -137,15 +138,23 @@ class Sharing:
             whole = self.passes.run(self.inputs(packed, {}), depth)
             assert whole is not None
             packs = same(packed.unpack(whole))
-        except REFUSALS:
+        except REFUSALS as error:
+            _unless_out_of_memory(error)
             return False, False
         if not forks:
             return packs, False
         try:
             with self.forked(packed, depth - 1):
                 return packs, packs and same(self.passes.run(self.inputs(packed, {}), depth))
-        except REFUSALS:
+        except REFUSALS as error:
+            _unless_out_of_memory(error)
             return packs, False
+
+
+def _unless_out_of_memory(error: Exception) -> None:
+    """Memory that ran out says nothing about what a family can do."""
+    if is_out_of_memory(error):
+        raise error
 
 
 def _as_mask(vlm: VLM, allowed: Tensor) -> Tensor:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 from liit.config import Continuum
 from liit.data.pool import Pool
 from liit.data.sample import ImageRef
+from liit.lifelong.parallel import places
 from liit.lifelong.stages import ingest_step, read_tasks
 from liit.lifelong.workbench import Workbench
 from liit.model.vision import VisionCache
@@ -42,11 +45,18 @@ def keep_vision_states(continuum: Continuum, place: Path, processes: int) -> int
 def in_processes(work: Callable[[Continuum, Rows], int], continuum: Continuum, rows: Rows, processes: int) -> int:
     """Share rows of images among processes of one thread each; the sum of what they return."""
     shares = [rows[part::processes] for part in range(processes)]
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_one_thread) as executor:
+    spawn = get_context("spawn")
+    free = spawn.SimpleQueue()
+    for place in places(processes):
+        free.put(place)
+    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_settle, initargs=(free,)) as executor:
         return sum(executor.map(work, [continuum] * processes, shares))
 
 
-def _one_thread() -> None:
+def _settle(free: SimpleQueue[dict[str, str]]) -> None:
+    """In a new process: one thread, and a GPU of its own where there are as many."""
+    os.environ.update(free.get())  # before anything asks for a GPU
+
     import torch
 
     from liit.model.quiet import quiet_libraries

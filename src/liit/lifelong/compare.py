@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from liit.config import Continuum, load_config
 from liit.lifelong.compare_compute import enlarged_budgets, most_expensive, stage_costs
 from liit.lifelong.compare_plan import ALWAYS, EQUAL_COMPUTE, RANDOM, Member, Plan, make_plan
-from liit.lifelong.parallel import cores, run_jobs, threads_each
+from liit.lifelong.parallel import run_jobs, side_by_side, threads_each
 from liit.lifelong.rundir import RunDirectory, read_timings, write_json, write_text
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def compare(
         seeds: how many, counted from the continuum's seed, or which.
         out: directory of the runs, the table and the report.
         overrides: texts like ``budget=500``, for a file.
-        jobs: processes side by side; one per core by default.
+        jobs: processes side by side; by default one per GPU, without any one per core.
         reference: whether to add the reference.
         equal_compute: whether to run the random methods with equal total compute too.
         show: gets the lines that the runs print.
@@ -85,7 +85,7 @@ def compare(
     """
     loaded = continuum if isinstance(continuum, Continuum) else load_config(continuum, overrides)
     plan = make_plan(loaded, methods, seeds, Path(out), reference=reference)
-    at_once = jobs or cores()
+    at_once = jobs or side_by_side()
     if plan.added:
         show(f"added, so that the comparison says something: {', '.join(plan.added)}")
     start = time.perf_counter()

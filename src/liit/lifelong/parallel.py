@@ -1,9 +1,9 @@
 """Several runs side by side, each in a process of its own.
 
 A small model gains little from a second thread, so two methods on two cores finish sooner side by side than one after
-the other. Each process gets its share of the cores, a passive wait policy (threads that spin take the core from the
-other process) and an allocator that keeps large blocks (fresh pages are dear on
-some machines). Variables that the user has set are left as they are.
+the other. Each process gets its share of the cores, a GPU of its own where there are as many, a passive wait policy
+(threads that spin take the core from the other process) and an allocator that keeps large blocks (fresh pages are dear
+on some machines). Variables that the user has set are left as they are.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 from liit.errors import InputError
 
@@ -53,6 +54,20 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def cards() -> list[str]:
+    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them; without one, none."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return named[:count] if named else [str(number) for number in range(count)]
+
+
+def side_by_side() -> int:
+    """Processes to have at once unless told: one per GPU, since each loads the model; without any one per core."""
+    return len(cards()) or cores()
+
+
 def threads_each(at_once: int, jobs: int) -> int:
     """Threads of each process: what the user has set, else its share of the cores.
 
@@ -69,6 +84,12 @@ def threads_each(at_once: int, jobs: int) -> int:
 def child_environment(threads: int) -> dict[str, str]:
     """Environment of one process with so many threads; all else that the user has set stays."""
     return {**TUNED, **os.environ, "OMP_NUM_THREADS": str(threads)}
+
+
+def places(at_once: int) -> list[dict[str, str]]:
+    """Variables that give each of some processes side by side its GPU, in turn; nothing where there is none."""
+    found = cards()
+    return [{"CUDA_VISIBLE_DEVICES": found[n % len(found)]} if found else {} for n in range(at_once)]
 
 
 def end_with_parent() -> None:
@@ -103,17 +124,27 @@ def run_jobs(jobs: Sequence[Job], at_once: int, show: Callable[[str], None], thr
         JobError: a job failed otherwise.
     """
     each = threads_each(at_once, len(jobs)) if threads is None else threads
+    free: SimpleQueue[dict[str, str]] = SimpleQueue()
+    for place in places(max(1, at_once)):
+        free.put(place)
     running: set[subprocess.Popen[str]] = set()
     lock = threading.Lock()
     stopped = threading.Event()
 
     def work(job: Job) -> None:
+        place = free.get()
+        try:
+            run(job, place)
+        finally:
+            free.put(place)
+
+    def run(job: Job, place: dict[str, str]) -> None:
         with lock:  # so that a process is either seen by who stops them, or not started
             if stopped.is_set():
                 return
             process = subprocess.Popen(  # noqa: S603 (this program itself, arguments as a list)
                 [sys.executable, "-m", "liit", *job.arguments],
-                env={**child_environment(each), ENDS_WITH_STDIN: "1"},
+                env={**child_environment(each), **place, ENDS_WITH_STDIN: "1"},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

@@ -16,6 +16,7 @@ from liit.data.sample import ImageRef
 from liit.errors import InputError
 from liit.model.fingerprint import hash_settings
 from liit.model.image_tokens import ImageTokens
+from liit.model.memory import in_pieces
 from liit.model.pixels import Pixels
 from liit.model.vision_paths import vision_path
 from liit.model.vision_store import Kept, KeptStates
@@ -100,17 +101,31 @@ class VisionCache:
             images = [image for image, flag in todo if flag == together]
             for start in range(0, len(images), SHARD_IMAGES):
                 shard, entries = images[start : start + SHARD_IMAGES], list[Kept]()
-                for begin in range(0, len(shard), BATCH_IMAGES):
-                    batch = self.path.compute(shard[begin : begin + BATCH_IMAGES], together=together)
-                    entries += batch
-                    if not announced:
-                        self._announce(len(todo), sum(entry.size for entry in batch) / len(batch))
-                        announced = True
-                    if progress is not None:
-                        progress(len(batch))
+                self._compute(shard, together, entries, len(todo) if not announced else 0, progress)
+                announced = True
                 self.kept.add([_name(image, together) for image in shard], entries)
                 self.computed += len(shard)
         return len(todo)
+
+    def _compute(
+        self,
+        images: Sequence[ImageRef],
+        together: bool,
+        entries: list[Kept],
+        announce: int,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        """Add the outputs of some images to the entries, and announce the room for so many images by the first ones."""
+
+        def work(start: int, stop: int) -> None:
+            batch = self.path.compute(images[start:stop], together=together)
+            if announce and not entries:
+                self._announce(announce, sum(entry.size for entry in batch) / len(batch))
+            entries.extend(batch)
+            if progress is not None:
+                progress(len(batch))
+
+        in_pieces(len(images), BATCH_IMAGES, work, "images")
 
     def _announce(self, images: int, each: float) -> None:
         """Say how much room the features will take, judged by the first ones.

@@ -64,7 +64,7 @@ class TowerStates:
     """The selected hidden state of a LLaVA tower."""
 
     def __init__(self, vlm: VLM, tower: nn.Module) -> None:
-        self.pixels, self.device, self.tower = Pixels(vlm), vlm.device, tower
+        self.pixels, self.vlm, self.tower = Pixels(vlm), vlm, tower
         self.layer: int = vlm.base.config.vision_feature_layer
         self.run = accept_kept_states(tower)
 
@@ -75,9 +75,9 @@ class TowerStates:
     @torch.no_grad()
     def compute(self, images: Sequence[ImageRef], *, together: bool) -> list[Kept]:
         """Hidden states (tokens, channels) of each image."""
-        pixels = self.pixels.inputs(images)["pixel_values"].to(self.device)
+        pixels = self.pixels.inputs(images)["pixel_values"].to(self.vlm.device)
         states = self.run(pixels, output_hidden_states=True, return_dict=True).hidden_states[self.layer]
-        return [Kept(state) for state in states]
+        return [Kept(state) for state in states.cpu()]
 
     def batch(self, kept: Sequence[Kept]) -> dict[str, Any]:
         """``pixel_values`` of three dimensions, which the tower passes on."""
@@ -144,7 +144,7 @@ class ImageFeatures:
         known = {name: value.to(self.vlm.device) for name, value in inputs.items() if name in self.takes}
         out = self.vlm.backbone.get_image_features(**known, return_dict=True)
         layers = [out.pooler_output, *(getattr(out, "deepstack_features", None) or [])]
-        flat = torch.cat([_flat(layer) for layer in layers], -1)
+        flat = torch.cat([_flat(layer) for layer in layers], -1).cpu()
         counts = [self.tokens.expansion(image, together=together).features for image in asked]
         if sum(counts) != len(flat):
             raise InputError(f"model: {self.vlm.path} gives {len(flat)} vision features for {sum(counts)} image tokens")

@@ -182,7 +182,16 @@ def load_vlm(
         )
     _check_processor(path, processor)
     network: nn.Module = model
-    network.to(device or usual_device()).eval().requires_grad_(False)
+    target = torch.device(device or usual_device())
+    try:
+        network.to(target)
+    except torch.OutOfMemoryError as error:
+        size = sum(p.numel() * p.element_size() for p in network.parameters()) / 1e9
+        raise InputError(
+            f"model.path: the {size:.1f} GB of {path!r} do not fit on {target}; expected a card with more free memory, "
+            "or a smaller model.dtype"
+        ) from error
+    network.eval().requires_grad_(False)
     base_id = hash_directory(Path(location)) if Path(location).is_dir() else _hub_id(path, model)
     return VLM(model, processor, path, base_id, max_length)
 

@@ -39,7 +39,7 @@ def training_arguments(
     from transformers import TrainingArguments
 
     every = settings.save_steps if save else None
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         run_name=name,
         num_train_epochs=epochs,
@@ -67,6 +67,10 @@ def training_arguments(
         train_sampling_strategy="group_by_length",
         label_names=["labels"],
     )
+    # With several GPUs in sight the Trainer would split each batch over them with DataParallel: steps of several times
+    # the batch size, no autocast, and images that end up beside other rows. Before the Trainer reads the batch size.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def check_trackers(settings: TrainingSettings) -> None:

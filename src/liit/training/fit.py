@@ -20,6 +20,7 @@ from liit.config import TrainingSettings
 from liit.errors import InputError
 from liit.model.batch import collate
 from liit.model.chat import Encoded
+from liit.model.memory import give_back, is_out_of_memory
 from liit.model.vision import VisionInputs
 from liit.model.vlm import VLM
 from liit.training import checkpoint
@@ -123,8 +124,9 @@ def fit(
         place: which training of a run this is, and where it may write; None: one of its own, in memory.
 
     Raises:
-        InputError: no rows, a tracker that is not installed, moments asked of another optimizer than AdamW; or a loss
-            or a trained weight that is not finite: then what was trained is of no use, and its checkpoints are gone.
+        InputError: no rows, a tracker that is not installed, moments asked of another optimizer than AdamW, a batch
+            that does not fit into memory; or a loss or a trained weight that is not finite: then what was trained is of
+            no use, and its checkpoints are gone.
     """
     if not rows:
         raise InputError("train: got an empty selection, expected at least one sample")
@@ -161,6 +163,11 @@ def fit(
         except SpoiledError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            give_back()
+            raise _too_large(settings) from error
         finally:
             if settings.gradient_checkpointing:
                 vlm.base.activation_checkpointing_disable()
@@ -221,6 +228,11 @@ def _trainer(
         settings, folder, epochs=epochs, steps=context.optimizer_steps, seed=context.seed, device=vlm.device.type,
         save=place.checkpoints is not None, name=place.name,
     )  # fmt: skip
+    if vlm.device.type == "cuda" and arguments.world_size == 1 and vlm.device != arguments.device:
+        raise InputError(
+            f"train: the model is on {vlm.device}, but the Trainer trains on {arguments.device}; choose the card with "
+            "CUDA_VISIBLE_DEVICES"
+        )
     optimizer = make_optimizer(
         vlm.model, settings.optimizer, settings.learning_rate, settings.weight_decay, settings.projector_learning_rate
     )
@@ -268,6 +280,16 @@ def _spoiled(what: str, number: int, context: TaskContext, settings: TrainingSet
     return SpoiledError(f"train: {what} optimizer step {number} of {context.optimizer_steps}; try {advice}")
 
 
+def _too_large(settings: TrainingSettings) -> InputError:
+    at_once = settings.batch_size // settings.batches
+    rows = "1 row" if at_once == 1 else f"{at_once} rows"
+    finer = [n for n in range(2 * settings.batches, settings.batch_size + 1) if not settings.batch_size % n]
+    advice = [f"training.gradient_accumulation: {finer[0]}"] if finer else []
+    advice += [] if settings.gradient_checkpointing else ["training.gradient_checkpointing: true"]
+    advice += [] if settings.autocast else ["training.autocast: bfloat16"]
+    return InputError(f"train: {rows} at once do not fit into memory; try {' or '.join(advice or ['a smaller model'])}")
+
+
 @contextmanager
 def _folder(place: Place, settings: TrainingSettings) -> Iterator[Path]:
     """The folder of checkpoints, or a passing one when none are wanted."""
@@ -291,7 +313,7 @@ def _identity(
 
     told = {
         "settings": settings.model_dump(mode="json", exclude={"save_steps", "report_to"}),
-        "model": [vlm.base_id, vlm.merged_id, _trained_id(vlm)],
+        "model": [vlm.base_id, vlm.merged_id, _trained_id(vlm), vlm.device.type],
         "training": [epochs, context.number, context.first, context.adapter, context.seed, context.new],
         "hooks": [(hook.name, hook.options) for hook in hooks],
         "versions": [torch.__version__, transformers.__version__],

@@ -119,7 +119,7 @@ class AdapterTrainer(Trainer):
             "schedule": self.lr_scheduler.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
             "hooks": {hook.name: _plain(hook.state()) for hook in self.hooks},
-            "random": _random_state(),
+            "random": _random_state(self.args.device),
             "order": self._sampler.drawn_from if self._sampler and self._within_epoch() else None,
             "loss": (self._tr_loss, self._total_loss_scalar, self._globalstep_last_logged),
         }
@@ -157,7 +157,7 @@ class AdapterTrainer(Trainer):
         """Restore the generators, and the sums of losses, which the Trainer has set to zero by now."""
         if checkpoint is None:
             return
-        _restore_random(self._resumed["random"])
+        _restore_random(self._resumed["random"], self.args.device)
         loss, self._total_loss_scalar, self._globalstep_last_logged = self._resumed["loss"]
         self._tr_loss = loss.to(self._tr_loss.device)
         self._resumed = {}
@@ -196,20 +196,20 @@ def _plain(state: HookState) -> dict[str, Any]:
     return {"tensors": dict(state.tensors), "facts": dict(state.facts)}
 
 
-def _random_state() -> dict[str, Any]:
+def _random_state(device: torch.device) -> dict[str, Any]:
     legacy: Any = np.random.get_state()  # noqa: NPY002  (whatever a library may draw from)
     name, keys, *rest = legacy
     return {
         "python": random.getstate(),
         "numpy": [name, keys.tolist(), *rest],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,  # other cards have no part in it
     }
 
 
-def _restore_random(state: dict[str, Any]) -> None:
+def _restore_random(state: dict[str, Any], device: torch.device) -> None:
     random.setstate(state["python"])
     np.random.set_state(tuple(state["numpy"]))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,0 +1,74 @@
+"""Work that may run out of memory, on a GPU or a CPU: tried, and taken again in smaller pieces."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable
+
+import torch
+
+from liit.errors import InputError
+
+CPU_WORDS = ("not enough memory", "can't allocate memory", "out of memory")
+
+log = logging.getLogger(__name__)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or a CPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in CPU_WORDS)
+
+
+def attempt(work: Callable[[], None]) -> str | None:
+    """Do the work; what the system said when memory ran out. Returning frees what the failed attempt held."""
+    try:
+        work()
+    except (MemoryError, RuntimeError) as error:  # torch's own errors are RuntimeErrors
+        if not is_out_of_memory(error):
+            raise
+        return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return None
+
+
+def give_back() -> None:
+    """Give memory that nobody uses any more back to the system, a GPU's too."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def in_pieces(total: int, size: int, work: Callable[[int, int], None], what: str) -> int:
+    """Do work on ``total`` things, ``size`` at once; when memory runs out, on half as many from there on.
+
+    Args:
+        total: how many there are.
+        size: how many at once.
+        work: called with the first of a piece and the one after its last; may run out of memory, and is then called
+            again with fewer.
+        what: the things, in the plural, for messages.
+
+    Returns:
+        How many at once in the end.
+
+    Raises:
+        InputError: one alone does not fit.
+    """
+    start = 0
+    while start < total:
+        stop = min(start + size, total)
+        problem = attempt(lambda start=start, stop=stop: work(start, stop))  # type: ignore[misc]
+        if problem is None:
+            start = stop
+            continue
+        give_back()
+        if stop - start == 1:
+            raise InputError(
+                f"one of the {what} does not fit into memory alone ({problem}); use a smaller model.dtype, shorter "
+                "rows or more memory"
+            )
+        size = (stop - start) // 2
+        log.warning("liit: out of memory with %d %s at once; going on with %d", stop - start, what, size)
+    return size
