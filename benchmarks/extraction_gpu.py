@@ -3,10 +3,11 @@
     python benchmarks/extraction_gpu.py                 a few minutes on one card of 80 GB or more
     python benchmarks/extraction_gpu.py --model small --device cpu    whether it runs; nothing is kept
 
-Wall times, because the card works beside the processor; both procedures in one process, in turn, median of rounds,
-from samples to files on disk. liit's batches have its default budget for a GPU. Before anything is timed both must
-agree, in float32, which bfloat16 weights are read into without loss. A dense projection of 10 million numbers to 8192
-takes 164 GB in 16 bits, so there is no row with a kept one.
+The adapter has the type of the weights, as in training under autocast. Wall times, because the card works beside the
+processor; both procedures in one process, in turn, median of rounds, from samples to files on disk, images seen before.
+liit's batches have its default budget for a GPU. Before anything is timed both must agree, in float32, which bfloat16
+weights are read into without loss. A dense projection of 10 million numbers to 8192 takes 164 GB in 16 bits, so there
+is no row with a kept one.
 
 The share of the card: operations of liit's scoring pass, counted as `liit doctor` counts them (decoder and head; no
 sketch, no vision tower), for each second of the whole extraction, over the rate of one large matrix product.
@@ -17,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -43,7 +43,7 @@ from official_extraction import Projector, RedrawnRademacher
 from liit.config import FeatureSettings, LoraSettings
 from liit.data.sample import Sample
 from liit.doctor.arithmetic import both_passes, extraction_flops
-from liit.doctor.calibration import watched
+from liit.doctor.calibration import matrix_rate, watched
 from liit.doctor.shape import shape_of
 from liit.doctor.workload import look_at
 from liit.features.plan import plan_passes
@@ -52,29 +52,45 @@ from liit.model.chat import ChatEncoder
 from liit.model.vision import VisionCache
 
 RESULTS = Path(__file__).parent / "results" / "extraction_gpu.json"
+Keep = Callable[[dict[str, Any]], None]
 SUBJECTS: dict[str, Callable[[torch.device], Subject]] = {"llava-1.5-7b": llava_7b, "small": small_card}
-DIM, CHECKED, MATRIX = 8192, 6, {"cuda": 8192, "cpu": 256}
+KEPT = "llava-1.5-7b"  # whose results are kept
+DIM, CHECKED = 8192, 6
 GRADIENT_TOLERANCE = 1e-4  # float32 through 32 layers, with a card's order of summation
 
 
-def measure(model: str, device: torch.device, rows: int, rounds: int) -> dict[str, Any]:
-    """Everything that the page shows, of one model on one device."""
+def measure(model: str, device: torch.device, rows: int, rounds: int, keep: Keep = lambda _: None) -> dict[str, Any]:
+    """Everything that the page shows, of one model on one device.
+
+    Args:
+        model: one of `SUBJECTS`.
+        device: where it goes.
+        rows: samples.
+        rounds: of timing.
+        keep: called with all that is known whenever there is more, so that a limit of time loses only the rest.
+
+    Raises:
+        DisagreementError: the two procedures do not compute the same numbers.
+    """
     subject = SUBJECTS[model](device)
     samples = subject.samples(rows)
-    cache = VisionCache(subject.vlm, Path(tempfile.mkdtemp(dir=WORK)))
     with in_float32(subject):
         agreed = agreement(subject, samples[:CHECKED], GRADIENT_TOLERANCE)
+    clear_scratch()
+    cache = VisionCache(subject.vlm, WORK / "kept" / subject.vlm.base_id)
     cache.fill(image for sample in samples for image in sample.images)
-    rate = matrix_rate(device)
+    rate = matrix_rate(torch.bfloat16, device)
     out: dict[str, Any] = {
         "model": subject.facts, "rows": rows, "rounds": rounds, "agreement": agreed, "matrix_rate": rate,
         "batch_tokens": batch_tokens(FeatureSettings(), device),
     }  # fmt: skip
+    keep(out)
     for part, features in (("features", EVERYTHING), ("sketch", ("gradient",))):
         out[part] = compare(subject, samples, features, cache, rounds)
         seconds = out[part]["ms_per_sample"]["liit, images kept"] * rows / 1e3
         work = operations(subject, samples, features)
         out[part] |= {"operations": work, "share_of_matrix_rate": round(work / seconds / rate, 3)}
+        keep(out)
     return out
 
 
@@ -117,6 +133,8 @@ def operations(subject: Subject, samples: Sequence[Sample], features: Sequence[s
 @contextmanager
 def in_float32(subject: Subject) -> Iterator[None]:
     """Weights in float32 while the block runs; then in the type that they had, with the values that they had."""
+    convolutions = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
     tensors = [t for t in (*subject.vlm.base.parameters(), *subject.vlm.base.buffers()) if t.dtype == torch.bfloat16]
     for tensor in tensors:
         tensor.data = tensor.data.float()
@@ -125,19 +143,7 @@ def in_float32(subject: Subject) -> Iterator[None]:
     finally:
         for tensor in tensors:
             tensor.data = tensor.data.bfloat16()
-
-
-def matrix_rate(device: torch.device, tries: int = 5) -> float:
-    """Operations per second of a large matrix product in bfloat16, the best of some."""
-    n = MATRIX[device.type]
-    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
-    best = 0.0
-    for _ in range(tries):
-        with watched(device) as watch:
-            for _ in range(10):
-                a @ b
-        best = max(best, 10 * 2 * n**3 / watch.seconds)
-    return best
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def main() -> None:
@@ -157,12 +163,15 @@ def main() -> None:
     quiet_libraries()
     WORK.mkdir(parents=True, exist_ok=True)
     clear_scratch()
-    found = measure(chosen.model, device, chosen.rows, chosen.rounds)
+
+    def keep(found: dict[str, Any]) -> None:
+        if chosen.model == KEPT and device.type == "cuda":
+            environment = {"gpu": torch.cuda.get_device_name(device), "torch": torch.__version__}
+            RESULTS.write_text(json.dumps({"environment": environment, **found}, indent=1) + "\n")
+        print(json.dumps(found, indent=1), flush=True)
+
+    measure(chosen.model, device, chosen.rows, chosen.rounds, keep)
     clear_scratch()
-    if device.type == "cuda":
-        found["environment"] = {"gpu": torch.cuda.get_device_name(device), "torch": torch.__version__}
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

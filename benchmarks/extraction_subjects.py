@@ -173,6 +173,8 @@ def _random_llava(
     )  # fmt: skip
     vlm = VLM(model, processor, "random LLaVA", f"random-{hidden}-{layers}", 2048)
     _adapt(vlm, r)
+    for parameter in lora_parameters(vlm).values():
+        parameter.data = parameter.data.to(dtype)  # PEFT makes float32 of it, which is slow on a GPU
     return Subject(vlm, lambda n: [_conversation(number, words, pixels) for number in range(n)], _facts(vlm, name))
 
 

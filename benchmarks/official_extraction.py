@@ -64,7 +64,7 @@ class CachedRademacher:
 
 
 class RedrawnRademacher:
-    """The same matrix, drawn again at every call, some columns at a time: what the procedure does without a GPU."""
+    """The same matrix, drawn again at every call, some columns at a time: what the procedure falls back to."""
 
     def __init__(self, length: int, dim: int, seed: int) -> None:
         self.length, self.dim, self.seed = length, dim, seed

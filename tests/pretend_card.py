@@ -152,8 +152,18 @@ def put_on_card(module: nn.Module) -> None:
 
 
 @contextmanager
-def train_on_card(patch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Transformers' trainer takes the pretended card for its device."""
+def train_on_card(patch: pytest.MonkeyPatch) -> Iterator[list[Tensor]]:
+    """Transformers' trainer takes the pretended card for its device.
+
+    Yields:
+        A list that holds the state of the card's generator, and can be given another one.
+    """
+    generator = [torch.arange(16, dtype=torch.uint8)]
+
+    def restore(state: Tensor, device: torch.device) -> None:
+        assert device == CARD
+        generator[:] = [state.cpu()]
+
     import accelerate
     import transformers
 
@@ -166,6 +176,6 @@ def train_on_card(patch: pytest.MonkeyPatch) -> Iterator[None]:
     with patch.context() as inside:
         inside.setattr(transformers.TrainingArguments, "device", property(device))
         inside.setattr(accelerate.Accelerator, "device", CARD)
-        inside.setattr(torch.cuda, "get_rng_state", lambda device: torch.zeros(16, dtype=torch.uint8))
-        inside.setattr(torch.cuda, "set_rng_state", lambda state, device: None)
-        yield
+        inside.setattr(torch.cuda, "get_rng_state", lambda device: generator[0].clone())
+        inside.setattr(torch.cuda, "set_rng_state", restore)
+        yield generator

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from liit.config import FeatureSettings, LoraSettings, ModelSettings
 from liit.data.sample import Sample
 from liit.doctor.arithmetic import forward_flops
 from liit.doctor.calibration import calibrate_extraction, matrix_rate, resident_memory, watched
-from liit.doctor.prediction import Prediction, compare, predict_extraction
+from liit.doctor.prediction import COPIES, LIBRARIES, Prediction, compare, predict_extraction
 from liit.doctor.shape import outline, shape_of
 from liit.doctor.workload import look_at
 from liit.errors import InputError
@@ -203,3 +205,15 @@ def test_comparing_leaves_out_what_neither_side_has(adapted: VLM, tmp_path: Path
     with watched(torch.device("cpu")) as watch:
         pass
     assert "peak memory" in [row.name for row in compare(prediction, store.report, watch)]
+
+
+@pytest.mark.parametrize("more", [{}, {"base_memory": 1e8}])
+def test_on_a_gpu_nothing_that_lies_in_main_memory_is_counted(adapted: VLM, more: dict[str, float]) -> None:
+    shape, work = shape_of(adapted, LoraSettings()), look_at(ChatEncoder(adapted), mixed_samples())
+    options: dict[str, Any] = {"missing_images": 100, "image_bytes": 1e5, "known": 1000.0, **more}
+    here = predict_extraction(shape, work, EVERYTHING, SETTINGS, **options).peak_memory
+    there = predict_extraction(replace(shape, device="cuda"), work, EVERYTHING, SETTINGS, **options).peak_memory
+    alone = predict_extraction(replace(shape, device="cuda"), work, EVERYTHING, SETTINGS, **more).peak_memory
+    assert there == alone
+    assert here > there + COPIES * 100 * 1e5
+    assert (here > there + LIBRARIES) == (not more)

@@ -91,7 +91,24 @@ def test_prompts_that_do_not_fit_together_are_answered_in_smaller_batches(
     assert got == expected
     assert sizes == [8, 4, 2, 2, 2, 2, 1]
     assert sum(done) == len(expected)
-    assert "out of memory with 8 prompts at once; going on with 4" in caplog.text
+    assert "out of memory with 8 at once (the prompt of sample); now 4" in caplog.text
+
+
+def test_groups_of_skills_remember_how_many_prompts_fit(tiny: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = list[int]()
+    generate = type(tiny.model).generate
+
+    def full(self: object, **inputs: Any) -> object:
+        sizes.append(len(inputs["input_ids"]))
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return generate(self, **inputs)
+
+    monkeypatch.setattr(type(tiny.model), "generate", full)
+    monkeypatch.setattr("liit.evaluation.evaluate.GROUP_ROWS", 1)  # more than two batches is a group
+    tasks = [SkillTask(f"s{n}", "exact-match", mixed_samples()) for n in range(2)]
+    evaluate(tiny, tasks, vision=Pixels(tiny), batch_size=4, max_new_tokens=2)
+    assert sizes == [4, 2, 2, 2, 2, 1, 2, 2, 2, 2, 1]
 
 
 def test_a_prompt_that_does_not_fit_alone_is_refused(tiny: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +116,7 @@ def test_a_prompt_that_does_not_fit_alone_is_refused(tiny: VLM, monkeypatch: pyt
         raise MemoryError
 
     monkeypatch.setattr(type(tiny.model), "generate", full)
-    with pytest.raises(InputError, match=r"one of the prompts does not fit into memory alone \(MemoryError\)"):
+    with pytest.raises(InputError, match=r"the prompt of sample 'long' does not fit into memory alone \(MemoryError\)"):
         answers(tiny, mixed_samples(), 4)
 
 

@@ -146,18 +146,23 @@ def test_memory_trouble_in_one_shard_is_remembered_in_the_next(
     assert len(store["el2n"]) == 9
 
 
-@pytest.mark.parametrize("features", [["log_perplexity"], ["log_perplexity", "blind_log_perplexity"]])
+@pytest.mark.parametrize("call", range(2, 7))
 def test_memory_that_runs_out_while_a_model_is_tried_is_not_taken_for_a_family_that_cannot(
-    tiny: VLM, monkeypatch: pytest.MonkeyPatch, features: list[str]
+    tiny: VLM, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
     real, calls = Passes.run, list[int]()
 
     def full(self: Passes, *args: Any, **options: Any) -> Any:
         calls.append(1)
-        if len(calls) == 2 * len(features):  # narrow; with sharing, its own trial
+        if len(calls) == call:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return real(self, *args, **options)
 
     monkeypatch.setattr(Passes, "run", full)
-    with pytest.raises(torch.OutOfMemoryError):
-        Extractor(tiny, features, FeatureSettings())
+    names, settings = ["log_perplexity", "blind_log_perplexity"], FeatureSettings(share_images=True)
+    if call <= 5:  # whole, narrow; rows apart, packed, forked
+        with pytest.raises(torch.OutOfMemoryError):
+            Extractor(tiny, names, settings)
+    else:
+        assert Extractor(tiny, names, settings).fork
+        assert len(calls) == 5

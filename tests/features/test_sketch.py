@@ -11,7 +11,9 @@ import torch
 from reference import cosines, row_gradient
 from tiny_vlm import talk
 
+from liit.config import FeatureSettings
 from liit.features import sketch as sketches
+from liit.features.key import feature_parameters
 from liit.features.sketch import Rademacher, SignedFold, make_sketch, random_bits
 from liit.model.chat import ChatEncoder
 from liit.model.vlm import VLM
@@ -85,6 +87,13 @@ def test_map_does_not_change_between_versions() -> None:
     fold = SignedFold(40, 8, seed=0)
     signs = "".join("+" if s > 0 else "-" for s in fold.signs.tolist())
     assert (signs, fold.shifts) == (SIGNS, SHIFTS)
+
+
+def test_another_map_has_another_name_in_the_key_of_stored_gradients() -> None:
+    """Rademacher signs were others once; the fold's never were."""
+    for kind, name in (("signed-fold", "signed-fold"), ("rademacher", "rademacher-2")):
+        settings = FeatureSettings(sketch=kind)
+        assert feature_parameters(settings, 4, 0, ["gradient"], None)["gradient"]["sketch"] == name
 
 
 def test_inner_products_are_unbiased() -> None:

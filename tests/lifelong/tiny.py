@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -299,3 +300,9 @@ def here(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> Said:
     printed = capsys.readouterr()
     assert isinstance(left.value.code, int)
     return Said(left.value.code, printed.out, printed.err)
+
+
+def card_of_worker(continuum: Any, rows: Any) -> int:
+    """Work for `in_processes`: the number of the process's GPU, once the others have had time to start too."""
+    time.sleep(0.5)
+    return int(os.environ["CUDA_VISIBLE_DEVICES"]) * len(rows)

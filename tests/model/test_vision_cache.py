@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pretend_card import Card, put_on_card
 from tiny_vlm import mixed_samples, picture
 
 from liit.data.sample import ImageRef
@@ -22,6 +23,7 @@ from liit.model.batch import collate
 from liit.model.chat import ChatEncoder
 from liit.model.lora import attach_lora
 from liit.model.vision import Pixels, VisionCache, cacheable_tower, vision_inputs
+from liit.model.vision_paths import vision_path
 from liit.model.vision_store import Kept, KeptStates
 from liit.model.vlm import VLM, load_vlm
 
@@ -87,11 +89,12 @@ def test_progress_counts_every_missing_image(tiny: VLM, tmp_path: Path) -> None:
 
 
 def test_images_that_do_not_fit_together_are_computed_in_smaller_batches(
-    tiny: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     images = [picture(seed) for seed in range(9)]
     whole, cut = VisionCache(tiny, tmp_path / "whole"), VisionCache(tiny, tmp_path / "cut")
     whole.fill(images)
+    caplog.set_level("INFO")
     sizes, compute = list[int](), cut.path.compute
 
     def full(some: Sequence[ImageRef], *, together: bool) -> list[Kept]:
@@ -103,6 +106,10 @@ def test_images_that_do_not_fit_together_are_computed_in_smaller_batches(
     monkeypatch.setattr(cut.path, "compute", full)
     assert cut.fill(images) == len(images)
     assert sizes == [9, 4, 4, 1]
+    assert caplog.text.count("vision features of 9 images") == 1
+    assert "out of memory with 9 at once (image); now 4" in caplog.text
+    assert cut.fill([picture(seed) for seed in range(9, 14)]) == 5
+    assert sizes[4:] == [4, 1]  # what was too much once is not tried again
     expected, got = whole.inputs(images)["pixel_values"], cut.inputs(images)["pixel_values"]
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
 
@@ -325,3 +332,23 @@ def test_pages_of_entries_that_were_read_go_back_to_the_system(tmp_path: Path, m
             assert torch.equal(store[f"{number}"].states, expected.float())
             assert resident_of_maps(tmp_path) <= 5 << 20
     assert resident_of_maps(tmp_path) > 0
+
+
+def test_an_image_that_does_not_fit_alone_is_named(tiny: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = VisionCache(tiny, tmp_path)
+
+    def full(some: Sequence[ImageRef], *, together: bool) -> list[Kept]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(cache.path, "compute", full)
+    with pytest.raises(InputError, match=r"image 3\.png does not fit into memory alone \(CUDA out of memory"):
+        cache.fill([picture(3)])
+
+
+def test_features_of_a_card_wait_in_main_memory(tiny: VLM) -> None:
+    with Card():
+        put_on_card(tiny.model)
+        path = vision_path(tiny)
+        assert path is not None
+        kept = path.compute(PICTURES, together=False)
+    assert {entry.states.device.type for entry in kept} == {"cpu"}

@@ -163,9 +163,19 @@ def test_processor_without_video_keeps_its_settings_and_can_be_saved(tmp_path: P
     assert again.processor.image_seq_len == 4
 
 
-def test_a_model_that_does_not_fit_on_its_card_is_one_line(tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        torch.AcceleratorError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_a_model_that_does_not_fit_on_its_card_is_one_line(
+    tiny_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
     def full(self: torch.nn.Module, *_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        raise error
 
     monkeypatch.setattr(torch.nn.Module, "to", full)
     with pytest.raises(InputError, match=r"model.path: the 0\.0 GB of .* do not fit on cpu; expected a card with more"):

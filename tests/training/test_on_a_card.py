@@ -20,7 +20,7 @@ from liit.model.chat import ChatEncoder
 from liit.model.lora import lora_parameters
 from liit.model.vision import Pixels
 from liit.model.vlm import VLM
-from liit.training import Place, fit
+from liit.training import Place, checkpoint, fit
 from liit.training.hooks import load_states, make_hooks, save_states
 
 SETTINGS = {"batch_size": 4, "learning_rate": 1e-3, "warmup_ratio": 0.0}
@@ -79,12 +79,33 @@ def test_a_training_on_a_card_goes_on_from_its_checkpoint(
         fit(vlm, rows, settings, vision=Pixels(vlm), seed=0, hooks=[Cut(cut)], place=place)
         return {name: parameter.detach().cpu() for name, parameter in lora_parameters(vlm).items()}
 
-    with Card(), train_on_card(monkeypatch):
-        whole = train("whole", None)
+    with Card(), train_on_card(monkeypatch) as generator:
+        whole, before = train("whole", None), generator[0].clone()
         with pytest.raises(PowerCut):
             train("cut", 2)
+        generator[:] = [torch.zeros_like(before)]
         again = train("cut", None)
     assert all(torch.equal(again[name], values) for name, values in whole.items())
+    assert torch.equal(generator[0], before)
+
+
+def test_a_checkpoint_of_another_kind_of_device_is_not_taken_up(
+    load_tiny: Callable[..., VLM], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identities = list[str]()
+    monkeypatch.setattr(checkpoint, "latest", lambda folder, identity: identities.append(identity))
+
+    def train(vlm: VLM) -> None:
+        rows = [ChatEncoder(vlm).encode(sample) for sample in mixed_samples()[:2]]
+        fit(vlm, rows, TrainingSettings(**SETTINGS), vision=Pixels(vlm), seed=0)
+
+    for _ in range(2):
+        train(load_tiny(lora=True))
+    with Card(), train_on_card(monkeypatch):
+        moved = load_tiny(lora=True)
+        put_on_card(moved.model)
+        train(moved)
+    assert identities[0] == identities[1] != identities[2]
 
 
 def test_a_model_on_another_card_than_the_trainers_is_refused(

@@ -23,6 +23,7 @@ from liit.features.extraction import SHARD_ROWS
 from liit.features.plan import plan_passes
 from liit.features.settings import batch_tokens
 from liit.model.chat import ChatEncoder
+from liit.model.memory import give_back
 from liit.model.vision import VisionCache, VisionInputs
 from liit.model.vlm import VLM
 
@@ -88,6 +89,8 @@ def matrix_rate(dtype: torch.dtype, device: torch.device) -> float:
             for _ in range(products):
                 a @ a
         best = max(best, products * 2 * side**3 / watch.seconds)
+    del a
+    give_back()
     return best
 
 

@@ -111,9 +111,10 @@ def predict_extraction(
     if calibration is not None:
         memory = calibration.peak_memory
     else:
-        base = shape.parameters * shape.width + LIBRARIES if base_memory is None else base_memory
+        base = shape.parameters * shape.width if base_memory is None else base_memory
         memory = base + working_memory(plan, shape, work, settings, batches.widest)
-    if shape.device == "cpu":  # elsewhere these lie beside the model, in main memory
+    if shape.device == "cpu":  # elsewhere these lie in main memory, not beside the model
+        memory += LIBRARIES if calibration is None and base_memory is None else 0
         shard = min(SHARD_ROWS, work.rows)
         tried = 0 if calibration is None else calibration.rows
         memory += COPIES * image_bytes * max(0, min(missing_images, SHARD_IMAGES) - tried)

@@ -10,10 +10,11 @@ from statistics import median_low
 from typing import Any
 
 from liit.data.sample import Sample
-from liit.evaluation.generate import generate_answers
+from liit.evaluation.generate import PROMPT, generate_answers
 from liit.evaluation.metrics import SkillResult, score_skill
 from liit.evaluation.questions import references_of, with_instruction
 from liit.model.chat import ChatEncoder
+from liit.model.memory import Pieces
 from liit.model.vision import VisionInputs
 from liit.model.vlm import VLM
 
@@ -115,17 +116,17 @@ def evaluate(
         InputError: a reference that a metric cannot read.
     """
     encoder = encoder or ChatEncoder(vlm)
-    done = dict(known or {})
+    done, pieces = dict(known or {}), Pieces(batch_size, PROMPT)
     for group in _groups([task for task in tasks if task.skill not in done], max(GROUP_ROWS, 2 * batch_size)):
         answers = iter(
             generate_answers(
                 vlm,
                 [with_instruction(sample, task.instruction) for task in group for sample in task.samples],
                 vision=vision,
-                batch_size=batch_size,
                 max_new_tokens=max_new_tokens,
                 encoder=encoder,
                 progress=progress,
+                pieces=pieces,
             )
         )
         finished = [score_answers(task, [next(answers) for _ in task.samples]) for task in group]

@@ -10,9 +10,11 @@ import torch
 from liit.data.sample import Sample
 from liit.model.batch import collate
 from liit.model.chat import ChatEncoder
-from liit.model.memory import in_pieces
+from liit.model.memory import Pieces
 from liit.model.vision import VisionInputs
 from liit.model.vlm import VLM
+
+PROMPT = "the prompt of sample"
 
 
 @torch.no_grad()
@@ -25,6 +27,7 @@ def generate_answers(
     max_new_tokens: int = 32,
     encoder: ChatEncoder | None = None,
     progress: Callable[[int], None] | None = None,
+    pieces: Pieces | None = None,
 ) -> list[str]:
     """Answer the last question of each sample.
 
@@ -38,6 +41,7 @@ def generate_answers(
         max_new_tokens: longest answer in tokens.
         encoder: reuse of an encoder's memory.
         progress: called with the number of answers just made.
+        pieces: how many prompts fit, as earlier calls have found; instead of ``batch_size``.
 
     Returns:
         One answer per sample, without special tokens and surrounding spaces, in the order given.
@@ -63,5 +67,6 @@ def generate_answers(
         if progress is not None:
             progress(len(rows))
 
-    in_pieces(len(samples), batch_size, answer, "prompts")
+    pieces = pieces or Pieces(batch_size, PROMPT)
+    pieces.run(len(samples), answer, lambda at: repr(samples[longest_first[at]].id))
     return answers

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from liit.config import Continuum, load_config
 from liit.lifelong.compare_compute import enlarged_budgets, most_expensive, stage_costs
 from liit.lifelong.compare_plan import ALWAYS, EQUAL_COMPUTE, RANDOM, Member, Plan, make_plan
-from liit.lifelong.parallel import run_jobs, side_by_side, threads_each
+from liit.lifelong.parallel import cores, run_jobs, side_by_side, threads_each
 from liit.lifelong.rundir import RunDirectory, read_timings, write_json, write_text
 
 if TYPE_CHECKING:
@@ -85,11 +85,12 @@ def compare(
     """
     loaded = continuum if isinstance(continuum, Continuum) else load_config(continuum, overrides)
     plan = make_plan(loaded, methods, seeds, Path(out), reference=reference)
-    at_once = jobs or side_by_side()
     if plan.added:
         show(f"added, so that the comparison says something: {', '.join(plan.added)}")
     start = time.perf_counter()
     members = plan.members()
+    pending = any(not plan.finished(member) for member in members)
+    at_once = jobs or (side_by_side() if pending else cores())  # looking for GPUs takes torch
     share = threads_each(at_once, len(members))
     with plan.directory(share) as threads:
         if threads != share:

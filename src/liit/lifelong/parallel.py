@@ -3,7 +3,8 @@
 A small model gains little from a second thread, so two methods on two cores finish sooner side by side than one after
 the other. Each process gets its share of the cores, a GPU of its own where there are as many, a passive wait policy
 (threads that spin take the core from the other process) and an allocator that keeps large blocks (fresh pages are dear
-on some machines). Variables that the user has set are left as they are.
+on some machines). Variables that the user has set are left as they are, but for ``CUDA_VISIBLE_DEVICES``: of the GPUs
+that it names each process gets one.
 """
 
 from __future__ import annotations

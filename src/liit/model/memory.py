@@ -10,7 +10,7 @@ import torch
 
 from liit.errors import InputError
 
-CPU_WORDS = ("not enough memory", "can't allocate memory", "out of memory")
+WORDS = ("not enough memory", "can't allocate memory", "out of memory", "cublas_status_alloc_failed")
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on a GPU or a CPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in CPU_WORDS)
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in WORDS)
 
 
 def attempt(work: Callable[[], None]) -> str | None:
@@ -40,35 +40,41 @@ def give_back() -> None:
         torch.cuda.empty_cache()
 
 
-def in_pieces(total: int, size: int, work: Callable[[int, int], None], what: str) -> int:
-    """Do work on ``total`` things, ``size`` at once; when memory runs out, on half as many from there on.
+class Pieces:
+    """So many things at once; once memory has run out, fewer for good.
 
     Args:
-        total: how many there are.
-        size: how many at once.
-        work: called with the first of a piece and the one after its last; may run out of memory, and is then called
-            again with fewer.
-        what: the things, in the plural, for messages.
-
-    Returns:
-        How many at once in the end.
-
-    Raises:
-        InputError: one alone does not fit.
+        size: how many at once, at first.
+        what: one of the things, for messages.
     """
-    start = 0
-    while start < total:
-        stop = min(start + size, total)
-        problem = attempt(lambda start=start, stop=stop: work(start, stop))  # type: ignore[misc]
-        if problem is None:
-            start = stop
-            continue
-        give_back()
-        if stop - start == 1:
-            raise InputError(
-                f"one of the {what} does not fit into memory alone ({problem}); use a smaller model.dtype, shorter "
-                "rows or more memory"
-            )
-        size = (stop - start) // 2
-        log.warning("liit: out of memory with %d %s at once; going on with %d", stop - start, what, size)
-    return size
+
+    def __init__(self, size: int, what: str) -> None:
+        self.size, self.what = size, what
+
+    def run(self, total: int, work: Callable[[int, int], None], name: Callable[[int], str]) -> None:
+        """Do work on all of some things, piece by piece.
+
+        Args:
+            total: how many there are.
+            work: called with the first of a piece and the one after its last; may run out of memory, and is then called
+                again with fewer.
+            name: of the thing with a number, for the message.
+
+        Raises:
+            InputError: one alone does not fit.
+        """
+        start = 0
+        while start < total:
+            stop = min(start + self.size, total)
+            problem = attempt(lambda start=start, stop=stop: work(start, stop))  # type: ignore[misc]
+            if problem is None:
+                start = stop
+                continue
+            give_back()
+            if stop - start == 1:
+                raise InputError(
+                    f"{self.what} {name(start)} does not fit into memory alone ({problem}); use a smaller model.dtype "
+                    "or more memory, or leave it out"
+                )
+            self.size = (stop - start) // 2
+            log.warning("liit: out of memory with %d at once (%s); now %d", stop - start, self.what, self.size)

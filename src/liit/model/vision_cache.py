@@ -16,7 +16,7 @@ from liit.data.sample import ImageRef
 from liit.errors import InputError
 from liit.model.fingerprint import hash_settings
 from liit.model.image_tokens import ImageTokens
-from liit.model.memory import in_pieces
+from liit.model.memory import Pieces
 from liit.model.pixels import Pixels
 from liit.model.vision_paths import vision_path
 from liit.model.vision_store import Kept, KeptStates
@@ -54,6 +54,7 @@ class VisionCache:
         self.kept = KeptStates(directory / self.key[:32])
         self.directory = self.kept.directory
         self.computed = 0
+        self.pieces = Pieces(BATCH_IMAGES, "image")
 
     def __len__(self) -> int:
         return len(self.kept)
@@ -125,7 +126,7 @@ class VisionCache:
             if progress is not None:
                 progress(len(batch))
 
-        in_pieces(len(images), BATCH_IMAGES, work, "images")
+        self.pieces.run(len(images), work, lambda at: images[at].path or images[at].sha256)
 
     def _announce(self, images: int, each: float) -> None:
         """Say how much room the features will take, judged by the first ones.

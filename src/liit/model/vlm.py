@@ -17,6 +17,7 @@ from torch import nn
 
 from liit.errors import InputError
 from liit.model.fingerprint import hash_directory
+from liit.model.memory import is_out_of_memory
 from liit.model.processing import load_processor
 
 BUILTIN = "builtin:"
@@ -185,7 +186,9 @@ def load_vlm(
     target = torch.device(device or usual_device())
     try:
         network.to(target)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         size = sum(p.numel() * p.element_size() for p in network.parameters()) / 1e9
         raise InputError(
             f"model.path: the {size:.1f} GB of {path!r} do not fit on {target}; expected a card with more free memory, "

@@ -152,6 +152,7 @@ def fit(
     for hook in hooks:
         hook.task_start(context)
     identity = _identity(vlm, rows, settings, epochs, context, hooks)
+    too_large = False
     with _folder(place, settings) as folder:
         try:
             with tracker_runs(settings):
@@ -166,12 +167,14 @@ def fit(
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            give_back()
-            raise _too_large(settings) from error
+            too_large = True  # raised when the error, and with it all that the failed step held, is gone
         finally:
             if settings.gradient_checkpointing:
                 vlm.base.activation_checkpointing_disable()
             vlm.model.eval()
+        if too_large:
+            give_back()
+            raise _too_large(settings)
         losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
         for hook in hooks:
             hook.task_end(context)
