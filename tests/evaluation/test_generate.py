@@ -72,11 +72,10 @@ def test_answers_do_not_depend_on_the_order(tiny: VLM) -> None:
     assert answers(tiny, [mixed_samples()[i] for i in order], 4) == [straight[i] for i in order]
 
 
-def test_prompts_that_do_not_fit_together_are_answered_in_smaller_batches(
-    tiny: VLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    expected, sizes, done = answers(tiny, mixed_samples(), 2), list[int](), list[int]()
-    generate = type(tiny.model).generate
+def room_for_two(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let generation run out of memory with more than two prompts; the sizes of the batches that it is given."""
+    sizes = list[int]()
+    generate = type(vlm.model).generate
 
     def full(self: object, **inputs: Any) -> object:
         sizes.append(len(inputs["input_ids"]))
@@ -84,7 +83,15 @@ def test_prompts_that_do_not_fit_together_are_answered_in_smaller_batches(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return generate(self, **inputs)
 
-    monkeypatch.setattr(type(tiny.model), "generate", full)
+    monkeypatch.setattr(type(vlm.model), "generate", full)
+    return sizes
+
+
+def test_prompts_that_do_not_fit_together_are_answered_in_smaller_batches(
+    tiny: VLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected, done = answers(tiny, mixed_samples(), 2), list[int]()
+    sizes = room_for_two(tiny, monkeypatch)
     got = generate_answers(
         tiny, mixed_samples(), vision=Pixels(tiny), batch_size=8, max_new_tokens=6, progress=done.append
     )
@@ -95,16 +102,7 @@ def test_prompts_that_do_not_fit_together_are_answered_in_smaller_batches(
 
 
 def test_groups_of_skills_remember_how_many_prompts_fit(tiny: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = list[int]()
-    generate = type(tiny.model).generate
-
-    def full(self: object, **inputs: Any) -> object:
-        sizes.append(len(inputs["input_ids"]))
-        if sizes[-1] > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return generate(self, **inputs)
-
-    monkeypatch.setattr(type(tiny.model), "generate", full)
+    sizes = room_for_two(tiny, monkeypatch)
     monkeypatch.setattr("liit.evaluation.evaluate.GROUP_ROWS", 1)  # more than two batches is a group
     tasks = [SkillTask(f"s{n}", "exact-match", mixed_samples()) for n in range(2)]
     evaluate(tiny, tasks, vision=Pixels(tiny), batch_size=4, max_new_tokens=2)
