@@ -1,4 +1,4 @@
-"""Which errors the disk is to blame for, told from bugs."""
+"""Which errors the disk or the memory is to blame for, told from bugs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import errno
 
 import pyarrow as pa
 import pytest
+import torch
 
-from liit.cli.problems import disk_problem
+from liit.cli.app import _leave
+from liit.cli.problems import disk_problem, memory_problem
 
 
 class PanicException(BaseException):
@@ -42,3 +44,23 @@ def test_the_disk_is_blamed_in_the_words_of_the_system(error: BaseException, sai
 )
 def test_a_bug_is_not(error: BaseException) -> None:
     assert disk_problem(error) is None
+    assert memory_problem(error) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "out of memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee"),
+         "out of memory (CUDA out of memory. Tried to allocate 2.00 GiB.)"),
+    ],
+)  # fmt: skip
+def test_memory_that_runs_out_where_nothing_catches_it_is_one_line(
+    error: Exception, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a training hook's own pass."""
+    with pytest.raises(SystemExit) as left:
+        _leave(error, interrupted=False)
+    assert left.value.code == 1
+    expected = f"liit: error: {said}; what is complete stays: mend that, then give the same command again\n"
+    assert capsys.readouterr().err == expected

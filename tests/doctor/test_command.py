@@ -115,3 +115,17 @@ def test_a_model_that_is_larger_than_the_memory_is_warned_of(
     assert said.code == 0
     assert "warning: memory will not suffice" in said.out
     assert json.loads(here(capsys, "doctor", "--model", model, "--set", "lora.r=4", "--json").out)["warnings"]
+
+
+def test_free_memory_is_looked_at_when_the_model_is_there(
+    continuum: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What this process holds by then is part of what a run needs, and no longer free."""
+    from liit.doctor import diagnosis
+
+    order: list[str] = []
+    look, model = diagnosis.inspect_machine, diagnosis.ModelAtHand
+    monkeypatch.setattr(diagnosis, "inspect_machine", lambda: order.append("machine") or look())
+    monkeypatch.setattr(diagnosis, "ModelAtHand", lambda *a, **k: order.append("model") or model(*a, **k))
+    assert here(capsys, "doctor", continuum, "--seconds", "0.1").code == 0
+    assert order == ["model", "machine"]

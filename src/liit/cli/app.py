@@ -11,7 +11,7 @@ from typing import NoReturn
 import typer
 
 from liit.cli.interrupt import Interrupts
-from liit.cli.problems import disk_problem
+from liit.cli.problems import disk_problem, memory_problem
 from liit.errors import InputError
 from liit.lifelong.parallel import JobError, end_with_parent
 
@@ -52,7 +52,7 @@ def _leave(error: BaseException, interrupted: bool) -> NoReturn:
         _stop(f"error: {error}", 2)
     if isinstance(error, JobError):
         _stop(f"error: {error}", 1)
-    reason = disk_problem(error)
+    reason = disk_problem(error) or memory_problem(error)
     if reason is not None and not isinstance(error, SystemExit):
         _stop(f"error: {reason}; what is complete stays: mend that, then give the same command again", 1)
     raise error

@@ -1,4 +1,4 @@
-"""Errors that the disk is to blame for, told from bugs: a full disk, one that cannot be written, a damaged table."""
+"""Errors that disk or memory are to blame for, told from bugs: one is full, cannot be written, or holds a bad table."""
 
 from __future__ import annotations
 
@@ -29,6 +29,18 @@ def disk_problem(error: BaseException) -> str | None:
     if found:
         return found[0]
     return f"a table on disk cannot be read ({said[:200]})" if _from_lance(error, said) else None
+
+
+def memory_problem(error: BaseException) -> str | None:
+    """What the system said, when memory ran out where nothing could be done about it; else None."""
+    if not isinstance(error, MemoryError | RuntimeError):
+        return None
+    from liit.model.memory import is_out_of_memory  # torch, which a command that ends well may never need
+
+    if not is_out_of_memory(error):
+        return None
+    said = next(iter(str(error).strip().splitlines()), "")
+    return f"out of memory ({said[:200]})" if said else "out of memory"
 
 
 def _from_lance(error: BaseException, said: str) -> bool:

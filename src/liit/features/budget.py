@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -50,7 +51,7 @@ class TokenBudget:
         while start < len(order):
             longest = max(1, int(sizes[order[start], 0]))
             rows = order[start : start + max(1, self.tokens // longest)]
-            problem = attempt(lambda rows=rows: work(rows))  # type: ignore[misc]
+            problem = attempt(partial(work, rows))
             if problem is None:
                 start += len(rows)
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -66,7 +67,7 @@ class Pieces:
         start = 0
         while start < total:
             stop = min(start + self.size, total)
-            problem = attempt(lambda start=start, stop=stop: work(start, stop))  # type: ignore[misc]
+            problem = attempt(partial(work, start, stop))
             if problem is None:
                 start = stop
                 continue
